@@ -1,0 +1,46 @@
+"""Image collections: toy birds, CUB-200-2011 and folders of pictures, all read into one `ImageDataset`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from filelock import FileLock
+
+from qpm_lib.artifacts import cache_folder, content_hash
+from qpm_lib.config import DataConfig
+from qpm_lib.data.cub import read_cub
+from qpm_lib.data.dataset import ImageDataset, PartLocations, read_image, without_damaged
+from qpm_lib.data.folder import read_folder
+from qpm_lib.data.toyset import Scenes, load_scenes, write_toybirds
+
+__all__ = ["ImageDataset", "PartLocations", "Scenes", "load_dataset", "load_scenes", "read_cub", "read_folder", "read_image", "write_toybirds"]
+
+_RENDERER_VERSION = 1
+
+
+def _toybirds_root(config: DataConfig) -> Path:
+    """The rendered data set of a configuration, made on first use."""
+    recipe = {k: v for k, v in asdict(config).items() if k in ("n_species", "train_per_class", "test_per_class", "seed")}
+    root = Path(config.root) if config.root else cache_folder() / f"toybirds-{content_hash({**recipe, 'version': _RENDERER_VERSION})}"
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{root}.lock"):
+        if not (root / "images.txt").exists():
+            if root.exists() and any(root.iterdir()):
+                raise ValueError(f"data.root (={str(root)!r}) exists and holds no toy birds: choose an empty or new folder")
+            write_toybirds(root, **recipe)
+    return root
+
+
+def load_dataset(config: DataConfig) -> ImageDataset:
+    """Read the pictures that a configuration names; toy birds are rendered first where they are not there yet.
+
+    Raises
+    ------
+    ValueError : for a missing root, missing or inconsistent files, or a class without pictures.
+    """
+    if config.kind != "toybirds" and not config.root:
+        raise ValueError(f"data.root is empty: name the folder of the pictures, for example --set data.root=pictures (data.kind={config.kind})")
+    if config.kind == "folder":
+        dataset = read_folder(Path(config.root), test_share=config.test_share, seed=config.seed)
+    else:
+        dataset = read_cub(_toybirds_root(config) if config.kind == "toybirds" else Path(config.root))
+    return without_damaged(dataset) if config.skip_damaged else dataset

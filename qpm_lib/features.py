@@ -1,0 +1,256 @@
+"""Frozen features on disk: fp16 safetensors shards and a manifest, written once and memory-mapped in training.
+
+A shard is written under a temporary name and renamed when it is whole, so extraction goes on after a kill at any moment with the
+shards that are there. Memory does not grow with the data set: one shard while writing, pages of the files while reading.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from qpm_lib.artifacts import cache_folder, content_hash, read_json, write_atomically, write_json
+from qpm_lib.backbones import FrozenBackbone
+from qpm_lib.data import ImageDataset
+from qpm_lib.progress import progress
+
+log = logging.getLogger(__name__)
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What made a store: backbone and preprocessing, picture list, shapes, and the length of a shard."""
+
+    backbone: dict
+    images: str
+    n_images: int
+    n_patches: int
+    width: int
+    shard_size: int
+
+
+class FeatureBatch(NamedTuple):
+    """Some rows of a store, in fp32 on the store's device."""
+
+    patches: Float[Tensor, "batch patches dim"]
+    cls: Float[Tensor, "batch dim"]
+    labels: Int[Tensor, "batch"]
+
+
+class _Pictures(Dataset):
+    def __init__(self, dataset: ImageDataset, backbone: FrozenBackbone) -> None:
+        self.dataset, self.preprocess = dataset, backbone.preprocess
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.preprocess([self.dataset.image(row)])[0]
+
+
+def _shard_name(index: int) -> str:
+    return f"shard-{index:05d}.safetensors"
+
+
+def _shard_rows(index: int, manifest: Manifest) -> range:
+    return range(index * manifest.shard_size, min((index + 1) * manifest.shard_size, manifest.n_images))
+
+
+def _is_whole(path: Path, rows: int) -> bool:
+    """Whether a shard file is there and readable with the right number of rows."""
+    try:
+        with safe_open(path, "pt") as shard:
+            return shard.get_slice("patches").get_shape()[0] == rows and shard.get_slice("cls").get_shape()[0] == rows
+    except (OSError, SafetensorError):
+        return False
+
+
+class FeatureStore:
+    """Patch and CLS tokens of every picture of a data set, with labels and split.
+
+    Attributes
+    ----------
+    labels : (N,) class indices. is_train : (N,). grid : g. width : D. class_names : C names.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, dataset: ImageDataset) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.labels = torch.as_tensor(dataset.labels, dtype=torch.long)
+        self.is_train = torch.as_tensor(dataset.is_train)
+        self.class_names = dataset.class_names
+        self.backbone_fingerprint = manifest.backbone
+        self.width, self.n_patches = manifest.width, manifest.n_patches
+        self.grid = round(manifest.n_patches**0.5)
+        self.device = torch.device("cpu")
+        self._resident: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self.manifest.n_images
+
+    @staticmethod
+    def default_folder(dataset: ImageDataset, backbone: FrozenBackbone) -> Path:
+        """Where the features of this data set and backbone are cached; equal inputs share a folder."""
+        return cache_folder() / f"features-{content_hash([dataset.fingerprint, backbone.fingerprint])}"
+
+    @classmethod
+    def extract(cls, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path | None = None, *, batch_size: int = 64, shard_size: int = 512, workers: int = 0) -> "FeatureStore":
+        """Compute what is missing of a store and open it.
+
+        Parameters
+        ----------
+        folder : None takes `default_folder`.
+        batch_size, shard_size, workers : pictures per forward pass, pictures per file, decoding processes; none changes the result.
+
+        Raises
+        ------
+        ValueError : when the folder holds features of something else, or a picture cannot be read.
+        RuntimeError : when another process is writing the same store, or the disk is full; whole shards are kept.
+        """
+        folder = Path(folder or cls.default_folder(dataset, backbone))
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / ".lock", timeout=0):
+                manifest = cls._manifest(dataset, backbone, folder, shard_size)
+                missing = [k for k in range(-(-manifest.n_images // manifest.shard_size)) if not _is_whole(folder / _shard_name(k), len(_shard_rows(k, manifest)))]
+                if missing:
+                    _write_shards(missing, manifest, dataset, backbone, folder, min(batch_size, manifest.shard_size), workers)
+        except Timeout:
+            raise RuntimeError(f"another process is writing {folder}: wait for it, or choose another folder") from None
+        return cls(folder, manifest, dataset)
+
+    @staticmethod
+    def _manifest(dataset: ImageDataset, backbone: FrozenBackbone, folder: Path, shard_size: int) -> Manifest:
+        path = folder / _MANIFEST
+        if path.exists():
+            manifest = Manifest(**read_json(path))
+            _check_match(manifest, dataset, backbone, folder)
+            return manifest
+        manifest = Manifest(backbone.fingerprint, dataset.fingerprint, len(dataset), backbone.grid**2, backbone.width, shard_size)
+        write_json(path, asdict(manifest))
+        return manifest
+
+    @classmethod
+    def open(cls, folder: Path, dataset: ImageDataset, backbone: FrozenBackbone) -> "FeatureStore":
+        """Open a finished store.
+
+        Raises
+        ------
+        ValueError : when there is none, a shard is missing or damaged, or backbone, weights, preprocessing or picture list differ.
+        """
+        path = Path(folder) / _MANIFEST
+        if not path.exists():
+            raise ValueError(f"{folder} holds no features: extract them first")
+        manifest = Manifest(**read_json(path))
+        _check_match(manifest, dataset, backbone, Path(folder))
+        for k in range(-(-manifest.n_images // manifest.shard_size)):
+            if not _is_whole(Path(folder) / _shard_name(k), len(_shard_rows(k, manifest))):
+                raise ValueError(f"{Path(folder) / _shard_name(k)} is missing or damaged: extract again, whole shards are kept")
+        return cls(Path(folder), manifest, dataset)
+
+    @cached_property
+    def _shards(self) -> list[tuple[Tensor, Tensor]]:
+        """Memory-mapped tensors of every shard; nothing is read before it is indexed."""
+        shards = []
+        for k in range(-(-len(self) // self.manifest.shard_size)):
+            with safe_open(self.folder / _shard_name(k), "pt") as shard:
+                shards.append((shard.get_tensor("patches"), shard.get_tensor("cls")))
+        return shards
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the features in bytes (fp16)."""
+        return 2 * len(self) * (self.n_patches + 1) * self.width
+
+    def to(self, device: str | torch.device) -> "FeatureStore":
+        """Move the features to a device where they fit into half of its free memory; otherwise batches are copied one by one."""
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
+            self._resident = (torch.cat([p.to(self.device) for p, _ in self._shards]), torch.cat([c.to(self.device) for _, c in self._shards]))
+        else:
+            self._resident = None
+        return self
+
+    def rows(self, train: bool) -> Int[Tensor, "rows"]:
+        """Indices of the training or of the test pictures."""
+        return torch.nonzero(self.is_train == train).flatten()
+
+    def fetch(self, rows: Int[Tensor, "batch"]) -> FeatureBatch:
+        """Read some rows, in the order given, as fp32 on the store's device."""
+        if self._resident is not None:
+            where = rows.to(self.device)
+            patches, cls = self._resident[0][where], self._resident[1][where]
+        else:
+            patches = torch.empty(len(rows), self.n_patches, self.width, dtype=torch.float16)
+            cls = torch.empty(len(rows), self.width, dtype=torch.float16)
+            shard_of, within = rows // self.manifest.shard_size, rows % self.manifest.shard_size
+            for k in shard_of.unique().tolist():
+                here = torch.nonzero(shard_of == k).flatten()
+                patches[here], cls[here] = self._shards[k][0][within[here]], self._shards[k][1][within[here]]
+        return FeatureBatch(patches.to(self.device).float(), cls.to(self.device).float(), self.labels[rows].to(self.device))
+
+    def batches(self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[FeatureBatch]:
+        """Batches over some rows: shuffled by the generator, or in order without one. The last, smaller batch is included."""
+        order = rows if generator is None else rows[torch.randperm(len(rows), generator=generator)]
+        for chunk in order.split(batch_size):
+            yield self.fetch(chunk)
+
+    def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
+        """CLS tokens as a NumPy array."""
+        return np.concatenate([self._shards[int(r) // self.manifest.shard_size][1][int(r) % self.manifest.shard_size][None].float().numpy() for r in rows])
+
+
+def _check_match(manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path) -> None:
+    """Refuse a store that something else made, and say what differs."""
+    for key, value in backbone.fingerprint.items():
+        if manifest.backbone.get(key) != value:
+            raise ValueError(f"{folder} was made with {key} {manifest.backbone.get(key)!r}, not {value!r}: use another folder, or delete this one")
+    if manifest.images != dataset.fingerprint:
+        raise ValueError(f"{folder} was made from another picture list ({manifest.n_images} pictures; now {len(dataset)}): use another folder, or delete this one")
+
+
+def _write_shards(shards: Sequence[int], manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path, batch_size: int, workers: int) -> None:
+    """Extract the missing shards; no batch straddles two of them."""
+    for leftover in folder.glob(".shard-*"):
+        leftover.unlink()
+    batches, ends = [], []
+    for k in shards:
+        rows = _shard_rows(k, manifest)
+        batches += [list(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+        ends.append(len(batches))
+    loader = DataLoader(_Pictures(dataset, backbone), batch_sampler=batches, num_workers=workers)
+    patches, tokens, shard = [], [], iter(shards)
+    for done, images in enumerate(progress(loader, "extracting features", total=len(batches)), 1):
+        out = backbone.tokens(images)
+        patches.append(out.patches.half().cpu())
+        tokens.append(out.cls.half().cpu())
+        if done in ends:
+            content = {"patches": torch.cat(patches), "cls": torch.cat(tokens)}
+            _save_shard(content, folder / _shard_name(next(shard)))
+            patches, tokens = [], []
+
+
+def _save_shard(content: dict[str, Tensor], path: Path) -> None:
+    for name, tensor in content.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path.name}: {name} holds values beyond fp16 range: the backbone's weights are damaged")
+    try:
+        write_atomically(path, lambda temporary: save_file(content, temporary))
+    except (OSError, SafetensorError) as error:
+        raise RuntimeError(f"{path} could not be written ({error}): free some disk space and run again, whole shards are kept") from error
+
+
+def split_mask(store: FeatureStore) -> Bool[np.ndarray, "images"]:
+    """The training rows as a NumPy mask."""
+    return store.is_train.numpy()

@@ -1,0 +1,227 @@
+"""The finished classifier: n shared features, k of them per class, and an explanation that adds up to the score."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from qpm_lib.adapter import Adapter, DenseModel, Output
+from qpm_lib.artifacts import read_json
+from qpm_lib.backbones import FrozenBackbone
+from qpm_lib.config import AdapterConfig
+from qpm_lib.selection.problem import Selection
+from qpm_lib.serialisation import load_module, save_module
+
+log = logging.getLogger(__name__)
+_MIN_STD = 1e-6
+
+
+class Prediction(NamedTuple):
+    """Predicted class and logits of each picture."""
+
+    classes: Int[Tensor, "batch"]
+    logits: Float[Tensor, "batch classes"]
+
+
+class Explanation(NamedTuple):
+    """Why a picture got its score for a class.
+
+    Attributes
+    ----------
+    target : class of each picture. features : positions (0 to n-1) of its k features.
+    contributions : what each of them adds to the logit; their sum is the logit. maps : (B, k, g, g), each sums to the part of its
+    contribution that depends on the picture: `contribution + mean / std`.
+    """
+
+    target: Int[Tensor, "batch"]
+    features: Int[Tensor, "batch k"]
+    contributions: Float[Tensor, "batch k"]
+    maps: Float[Tensor, "batch k g g"]
+
+
+class BinaryHead(nn.Module):
+    """Class layer with fixed binary weights and no bias on normalised features (BLDD layer): logit_c = sum_f W_cf (f_f - mean_f) / std_f.
+
+    Mean and standard deviation are those of the dense training features, frozen; the latter is at least 1e-6.
+    """
+
+    def __init__(self, assignment: Bool[Tensor, "classes n"], mean: Float[Tensor, "n"], std: Float[Tensor, "n"]) -> None:
+        super().__init__()
+        self.register_buffer("weight", assignment.float())
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("std", std.float().clamp_min(_MIN_STD))
+
+    def forward(self, vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch classes"]:
+        """Class scores."""
+        return ((vector - self.mean) / self.std) @ self.weight.T
+
+
+class DinoQPM(nn.Module):
+    """Adapter for the selected features and a binary class layer, on a frozen backbone.
+
+    Called with tokens it returns `Output`; `predict` and `explain` take pictures and need the backbone.
+
+    Attributes
+    ----------
+    features : (n,) indices of the selected features in the dense model. class_names : C names.
+    """
+
+    def __init__(self, adapter: Adapter, head: BinaryHead, *, features: Int[Tensor, "n"], class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.adapter, self.head = adapter, head
+        self.register_buffer("features", features)
+        self.class_names = tuple(class_names)
+        self._backbone: list[FrozenBackbone] = []
+        self._card: dict[str, Any] = {}
+
+    @classmethod
+    def from_dense(cls, dense: DenseModel, selection: Selection, *, mean: Float[Tensor, "n"], std: Float[Tensor, "n"], class_names: Sequence[str]) -> "DinoQPM":
+        """Cut a dense model down to a selection; `mean` and `std` are those of the selected dense training features.
+
+        Raises
+        ------
+        ValueError : when the selection does not fit the dense model or the classes.
+        """
+        f, c = dense.head.in_features, dense.head.out_features
+        if selection.features.max() >= f or selection.assignment.shape != (c, len(selection.features)):
+            raise ValueError(f"the selection ({selection.assignment.shape[0]} classes, features up to {selection.features.max()}) does not fit the dense model ({c} classes, {f} features): select again")
+        features = torch.as_tensor(selection.features)
+        head = BinaryHead(torch.as_tensor(selection.assignment), mean, std)
+        return cls(dense.adapter.cpu().keep(features), head, features=features, class_names=class_names)
+
+    def forward(self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]) -> Output:
+        """Maps and vector of the n selected features, and logits."""
+        maps, vector = self.adapter.features(patches, cls)
+        return Output(maps, vector, self.head(vector.float()))
+
+    @property
+    def class_weight(self) -> Float[Tensor, "classes n"]:
+        """The binary weights W, transposed: one row per class."""
+        return self.head.weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.head.weight.device
+
+    @property
+    def n_per_class(self) -> int:
+        """k, the number of features of each class."""
+        return int(self.head.weight[0].sum())
+
+    def explain_tokens(self, out: Output, target: Int[Tensor, "batch"]) -> Explanation:
+        """Exact local explanation from an output: E_f[p] = M_f[p] / (std_f P) for the features of the class (method section 6).
+
+        Raises
+        ------
+        ValueError : for a pooling that does not come from the patches.
+        """
+        maps, pooling = out.maps.float(), self.adapter.config.pooling
+        if pooling == "max":
+            flat = maps.flatten(2)
+            peak = torch.zeros_like(flat).scatter_(2, flat.argmax(2, keepdim=True), 1.0)
+            maps = (flat * peak).view_as(maps)
+        elif pooling == "avg":
+            maps = maps / maps[0, 0].numel()
+        else:
+            raise ValueError(f"adapter.pooling (={pooling!r}) uses the CLS token, which has no place in the picture: train with avg or max")
+        k = self.n_per_class
+        chosen = torch.nonzero(self.head.weight[target])[:, 1].view(len(target), k)
+        rows = torch.arange(len(target), device=chosen.device)[:, None]
+        std, mean = self.head.std[chosen], self.head.mean[chosen]
+        return Explanation(target, chosen, (out.vector.float()[rows, chosen] - mean) / std, maps[rows, chosen] / std[..., None, None])
+
+    def local_map(self, out: Output, target: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
+        """The k maps of a class added up; the sum over the picture is the logit plus a constant of the class."""
+        return einsum(self.explain_tokens(out, target).maps, "b k y x -> b y x")
+
+    # -- pictures ---------------------------------------------------------------------------------------------------------------
+
+    def with_backbone(self, backbone: FrozenBackbone) -> "DinoQPM":
+        """Attach the backbone that turns pictures into tokens.
+
+        Raises
+        ------
+        ValueError : when the model was trained on another backbone, other weights or another preprocessing.
+        """
+        for key, value in self._card.get("backbone", {}).items():
+            if backbone.fingerprint.get(key) != value:
+                raise ValueError(f"this model was trained with {key} {value!r}, not {backbone.fingerprint.get(key)!r}: load the backbone it was trained with")
+        self._backbone = [backbone]
+        return self
+
+    def output(self, images: Sequence[Image.Image]) -> Output:
+        """Maps, vector and logits of RGB pictures.
+
+        Raises
+        ------
+        ValueError : when no backbone is attached, or there are no pictures.
+        """
+        if not self._backbone:
+            raise ValueError("no backbone is attached: call model.with_backbone(load_backbone(...)) first")
+        if not len(images):
+            raise ValueError("no pictures were given")
+        backbone = self._backbone[0]
+        with torch.no_grad():
+            tokens = backbone.tokens(backbone.preprocess([image.convert("RGB") for image in images]))
+            return self(tokens.patches.to(self.device), tokens.cls.to(self.device))
+
+    def predict(self, images: Sequence[Image.Image]) -> Prediction:
+        """Classes and logits of pictures."""
+        logits = self.output(images).logits
+        return Prediction(logits.argmax(1), logits)
+
+    def explain(self, images: Sequence[Image.Image], target: Int[Tensor, "batch"] | None = None) -> Explanation:
+        """Exact local explanation of pictures, for the predicted class or for the classes in `target`."""
+        out = self.output(images)
+        return self.explain_tokens(out, out.logits.argmax(1) if target is None else target)
+
+    # -- files ------------------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path, *, backbone: dict[str, Any], made_by: str = "") -> None:
+        """Write the model folder.
+
+        Parameters
+        ----------
+        backbone : fingerprint of the backbone, checked when the model meets one. made_by : hash of the settings.
+        """
+        card = {
+            "kind": "qpm",
+            "width": self.adapter.width,
+            "adapter": asdict(self.adapter.config),
+            "n_features": len(self.features),
+            "n_per_class": self.n_per_class,
+            "class_names": self.class_names,
+            "backbone": backbone,
+        }
+        save_module(self, folder, {**card, "made_by": made_by})
+        self._card = card
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "DinoQPM":
+        """Read a model folder; pictures need `with_backbone` after it.
+
+        Raises
+        ------
+        ValueError : when the folder holds no model, or its files are damaged or contradict each other.
+        """
+        folder = Path(folder)
+        if not (folder / "model.json").exists():
+            raise ValueError(f"{folder} holds no model: it must contain model.json and model.safetensors (chapter 04 writes them)")
+        card = read_json(folder / "model.json")
+        n, c = card["n_features"], len(card["class_names"])
+        head = BinaryHead(torch.zeros(c, n, dtype=torch.bool), torch.zeros(n), torch.ones(n))
+        adapter = Adapter(card["width"], AdapterConfig(**card["adapter"]))
+        model = cls(adapter, head, features=torch.zeros(n, dtype=torch.long), class_names=card["class_names"])
+        load_module(model, folder)
+        if not (model.head.weight.sum(1) == card["n_per_class"]).all():
+            raise ValueError(f"{folder} contradicts itself: a class does not have n_per_class (={card['n_per_class']}) features")
+        model._card = card
+        return model.eval()

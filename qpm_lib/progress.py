@@ -1,0 +1,13 @@
+"""The one progress bar: on by default, off with `TQDM_DISABLE=1`."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], description: str, *, total: int | None = None, initial: int = 0) -> Iterable[T]:
+    """Iterate with a bar that leaves no trace when it is done."""
+    return tqdm(items, desc=description, total=total, initial=initial, leave=False)

@@ -1,0 +1,90 @@
+"""Best class sets for given features, all of them different: exact and polynomial.
+
+Without the last condition each class takes its k most valuable features. Classes that would end up with the same set are settled
+together: for m such classes, the m best sets of each are enough, and choosing among them is an assignment problem.
+"""
+
+import heapq
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+
+from qpm_lib.selection.problem import SelectionProblem
+
+
+class Assignment(NamedTuple):
+    """`matrix` (C, n) and `loss`: what the different sets cost against each class taking its k best."""
+
+    matrix: Bool[np.ndarray, "classes n"]
+    loss: float
+
+
+def best_subsets(values: Float[np.ndarray, "n"], k: int, count: int) -> list[tuple[float, tuple[int, ...]]]:
+    """The `count` most valuable k-subsets, best first, each with its loss against the best and its ascending indices."""
+    order = np.argsort(-values, kind="stable")
+    ranked = values[order]
+    heap = [(0.0, tuple(range(k)))]
+    seen, found = {heap[0][1]}, []
+    while heap and len(found) < count:
+        loss, ranks = heapq.heappop(heap)
+        found.append((loss, tuple(sorted(order[list(ranks)].tolist()))))
+        for i, rank in enumerate(ranks):
+            following = ranks[i + 1] if i + 1 < k else len(values)
+            if rank + 1 < following:
+                moved = (*ranks[:i], rank + 1, *ranks[i + 1 :])
+                if moved not in seen:
+                    seen.add(moved)
+                    heapq.heappush(heap, (loss + ranked[rank] - ranked[rank + 1], moved))
+    return found
+
+
+def _settle(clashing: set[int], value: Float[np.ndarray, "n classes"], k: int, owners: dict[tuple[int, ...], list[int]]) -> tuple[dict[int, tuple[int, ...]], float]:
+    """Different sets for the clashing classes, and for every class whose set they might take."""
+    while True:
+        options = {c: best_subsets(value[:, c], k, len(clashing)) for c in sorted(clashing)}
+        touched = {owner for choices in options.values() for _, subset in choices for owner in owners.get(subset, ())}
+        if touched <= clashing:
+            break
+        clashing = clashing | touched
+    columns: dict[tuple[int, ...], int] = {}
+    for choices in options.values():
+        for _, subset in choices:
+            columns.setdefault(subset, len(columns))
+    cost = np.full((len(options), len(columns)), np.inf)
+    for row, choices in enumerate(options.values()):
+        for loss, subset in choices:
+            cost[row, columns[subset]] = loss
+    rows, chosen = linear_sum_assignment(cost)
+    subsets, classes = list(columns), list(options)
+    return {classes[r]: subsets[q] for r, q in zip(rows, chosen, strict=True)}, float(cost[rows, chosen].sum())
+
+
+def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignment:
+    """The most valuable class sets of k features out of `features`, no two classes alike."""
+    value = problem.value[features]
+    top = np.argsort(-value, axis=0, kind="stable")[: problem.k]
+    sets = [tuple(sorted(top[:, c].tolist())) for c in range(problem.n_classes)]
+    owners: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for c, subset in enumerate(sets):
+        owners[subset].append(c)
+    clashing = {c for classes in owners.values() if len(classes) > 1 for c in classes}
+    loss = 0.0
+    if clashing:
+        settled, loss = _settle(clashing, value, problem.k, owners)
+        for c, subset in settled.items():
+            sets[c] = subset
+    matrix = np.zeros((problem.n_classes, len(features)), bool)
+    for c, subset in enumerate(sets):
+        matrix[c, list(subset)] = True
+    return Assignment(matrix, loss)
+
+
+def relaxed_objective(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> float:
+    """Value of a feature set when classes may share their sets: an upper bound on its true value, and quick."""
+    value = problem.value[features]
+    best = -np.partition(-value, problem.k - 1, axis=0)[: problem.k]
+    pairs = problem.redundancy[np.ix_(features, features)].sum() / 2
+    return float(best.sum() + problem.bias[features].sum() - pairs)

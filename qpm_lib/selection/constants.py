@@ -1,0 +1,143 @@
+"""The constants of the quadratic programme: relevance A, redundancy R, and their thresholds (QPM, arXiv 2502.20130, section 3)."""
+
+import logging
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+log = logging.getLogger(__name__)
+_STEPS = 24
+
+
+def relevance(features: Float[np.ndarray, "images features"], labels: Int[np.ndarray, "images"], *, constant: Literal["error", "zero"] = "error") -> Float[np.ndarray, "features classes"]:
+    """Relevance A (F, C): Pearson correlation of each feature with each class indicator, divided by max |A|.
+
+    Parameters
+    ----------
+    features : (N, F) training features. labels : (N,) classes 0 to C-1.
+    constant : a feature without variance has no correlation. `error` refuses it, `zero` gives it relevance 0 and logs it.
+
+    Raises
+    ------
+    ValueError : for values that are not finite, a class without samples, fewer than two classes, or constant features.
+    """
+    x = np.asarray(features, np.float64)
+    y = np.asarray(labels)
+    if not np.isfinite(x).all():
+        raise ValueError(f"features hold {int((~np.isfinite(x)).sum())} values that are not finite")
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} feature vectors but {len(y)} labels")
+    counts = np.bincount(y)
+    if len(counts) < 2:
+        raise ValueError("relevance needs at least two classes")
+    if (counts == 0).any():
+        raise ValueError(f"class {int(np.flatnonzero(counts == 0)[0])} has no samples: number the classes 0 to C-1 without gaps")
+    centred = x - x.mean(0)
+    spread = np.sqrt((centred**2).mean(0))
+    flat = spread <= 1e-9 * np.maximum(np.abs(x).max(0), 1e-300)
+    if flat.any():
+        names = np.flatnonzero(flat)
+        if constant == "error":
+            raise ValueError(f"{flat.sum()} features are constant (first: {names[0]}) and have no correlation: leave them out, or pass constant='zero'")
+        log.warning("%d constant features get relevance 0: %s", flat.sum(), names[:10].tolist())
+    if flat.all():
+        raise ValueError("all features are constant: the dense model has learned nothing")
+    share = counts / len(y)
+    means = np.stack([centred[y == c].mean(0) for c in range(len(counts))], axis=1)
+    a = means * np.sqrt(share / (1 - share)) / np.where(flat, 1.0, spread)[:, None]
+    a[flat] = 0.0
+    return a / np.abs(a).max()
+
+
+def similarity(relevance: Float[np.ndarray, "features classes"]) -> Float[np.ndarray, "features features"]:
+    """Cosine similarity of the rows of A, divided by its maximum, with a zero diagonal. A row of zeros is similar to nothing."""
+    norm = np.linalg.norm(relevance, axis=1, keepdims=True)
+    unit = np.divide(relevance, norm, out=np.zeros_like(relevance), where=norm > 0)
+    r = unit @ unit.T
+    r = (r + r.T) / 2
+    np.fill_diagonal(r, 0.0)
+    top = r.max()
+    return r / top if top > 0 else r
+
+
+def _spread_size(r: Float[np.ndarray, "f f"], threshold: float, wanted: int) -> int:
+    """Size of a greedily grown set of features that are pairwise below the threshold."""
+    close = r >= threshold
+    np.fill_diagonal(close, False)
+    alive, size = np.ones(len(r), bool), 0
+    while alive.any() and size < wanted:
+        degree = np.where(alive, close[:, alive].sum(1), len(r) + 1)
+        pick = int(degree.argmin())
+        alive &= ~close[pick]
+        alive[pick] = False
+        size += 1
+    return size
+
+
+def threshold(r: Float[np.ndarray, "f f"], n_features: int) -> float:
+    """Smallest threshold found for which `n_features` features are pairwise below it (greedy clique search, bisection over the values)."""
+    values = np.unique(r[np.triu_indices(len(r), 1)])
+    low, high = 0, len(values)
+    for _ in range(_STEPS):
+        middle = (low + high) // 2
+        if middle >= len(values) or _spread_size(r, values[middle], n_features) >= n_features:
+            high = middle
+        else:
+            low = middle + 1
+        if low >= high:
+            break
+    return float(values[high]) if high < len(values) else float(np.nextafter(values[-1], np.inf))
+
+
+def check_rule(rule: str | float) -> str | float:
+    """Read a redundancy rule: a name, or a share of pairs in (0, 1], also as text.
+
+    Raises
+    ------
+    ValueError : for anything else.
+    """
+    if rule in ("as_coded", "as_written", "none"):
+        return rule
+    try:
+        share = float(rule)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise ValueError(f"redundancy rule (={rule!r}) must be as_coded, as_written, none, or a share of pairs above 0 and at most 1")
+    return share
+
+
+def redundancy(relevance: Float[np.ndarray, "features classes"], n_features: int, rule: str | float = "as_coded") -> Float[np.ndarray, "features features"]:
+    """Penalty matrix (F, F): symmetric, zero for pairs that are not penalised.
+
+    Only pairs that are too similar are penalised: those at or above a threshold. Their similarity is rescaled by subtracting the
+    smallest non-zero entry of the similarity matrix and dividing by the maximum.
+
+    Parameters
+    ----------
+    rule : `as_written`: the smallest threshold for which `n_features` features are pairwise below it. `as_coded` (default): the
+        published code searches that threshold on R + R^T and applies it to R, which doubles it; comparable with published results.
+        A number: that share of the pairs, the most similar ones. `none`: no penalty.
+
+    Raises
+    ------
+    ValueError : for an unknown rule, or more features wanted than there are.
+    """
+    rule = check_rule(rule)
+    f = len(relevance)
+    if n_features > f:
+        raise ValueError(f"n_features (={n_features}) exceeds the number of features (={f}): lower it")
+    if rule == "none" or f < 2:
+        return np.zeros((f, f))
+    r = similarity(np.asarray(relevance, np.float64))
+    pairs = np.sort(r[np.triu_indices(f, 1)])
+    if isinstance(rule, float):
+        limit = pairs[max(0, len(pairs) - round(rule * len(pairs)))] if round(rule * len(pairs)) else np.inf
+    else:
+        limit = threshold(r, n_features) * (2 if rule == "as_coded" else 1)
+    shifted = r - r[r != 0].min() if (r != 0).any() else r
+    scaled = shifted / shifted.max() if shifted.max() > 0 else shifted
+    penalised = r >= limit
+    np.fill_diagonal(penalised, False)
+    return np.where(penalised, scaled, 0.0)

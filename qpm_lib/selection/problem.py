@@ -1,0 +1,154 @@
+"""The quadratic programme as data: what is given, what is chosen, and the value of a choice."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from qpm_lib.artifacts import read_json, write_json
+
+
+@dataclass(frozen=True)
+class SelectionProblem:
+    """A checked instance.
+
+    Attributes
+    ----------
+    value : V (F, C) = 1000 / (k C) * A. redundancy : R (F, F), symmetric, each unordered pair counted once. bias : b (F,).
+    n : features to select. k : features per class.
+    """
+
+    value: Float[np.ndarray, "features classes"]
+    redundancy: Float[np.ndarray, "features features"]
+    bias: Float[np.ndarray, "features"]
+    n: int
+    k: int
+
+    @property
+    def n_candidates(self) -> int:
+        """F, the number of features to choose from."""
+        return self.value.shape[0]
+
+    @property
+    def n_classes(self) -> int:
+        """C, the number of classes."""
+        return self.value.shape[1]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A selection with its proof.
+
+    Attributes
+    ----------
+    features : (n,) ascending indices. assignment : (C, n) true where a class uses a feature; k per class, no two classes alike.
+    objective, bound : value of the selection, and what no selection can exceed. gap : (bound - objective) / |objective|.
+    seconds : time taken. status : `optimal`, `gap` (the wanted gap is proven), `time_limit` or `interrupted`.
+    """
+
+    features: Int[np.ndarray, "n"]
+    assignment: Bool[np.ndarray, "classes n"]
+    objective: float
+    bound: float
+    gap: float
+    seconds: float
+    status: Literal["optimal", "gap", "time_limit", "interrupted"]
+
+    def save(self, path: Path, *, made_by: str = "") -> None:
+        """Write as JSON. `made_by` is the hash of the settings, checked when the selection is used."""
+        write_json(path, {**asdict(self), "made_by": made_by})
+
+    @classmethod
+    def load(cls, path: Path) -> "Selection":
+        """Read a saved selection.
+
+        Raises
+        ------
+        ValueError : when there is none, or it contradicts itself.
+        """
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: run chapter 03 first")
+        values = read_json(path)
+        values.pop("made_by", None)
+        values["features"] = np.array(values["features"], dtype=int)
+        values["assignment"] = np.array(values["assignment"], dtype=bool)
+        selection = cls(**values)
+        if selection.assignment.shape[1] != len(selection.features):
+            raise ValueError(f"{path} contradicts itself: {len(selection.features)} features but {selection.assignment.shape[1]} columns")
+        return selection
+
+
+def relative_gap(objective: float, bound: float) -> float:
+    """(bound - objective) / |objective|, never below zero."""
+    return max(0.0, bound - objective) / max(abs(objective), 1e-9)
+
+
+def make_problem(
+    relevance: Float[np.ndarray, "features classes"],
+    redundancy: Float[np.ndarray, "features features"] | None,
+    *,
+    n_features: int,
+    n_per_class: int,
+    bias: Float[np.ndarray, "features"] | None = None,
+) -> SelectionProblem:
+    """Check the parts of an instance and scale the relevance.
+
+    Raises
+    ------
+    ValueError : for values that are not finite, shapes that do not fit, a redundancy that is asymmetric, negative or has a diagonal,
+        n > F, k > n, or more classes than there are sets of k out of n features. The inputs are never modified.
+    """
+    a = np.array(relevance, np.float64)
+    f, c = a.shape
+    r = np.zeros((f, f)) if redundancy is None else np.array(redundancy, np.float64)
+    b = np.zeros(f) if bias is None else np.array(bias, np.float64)
+    for name, array in (("relevance", a), ("redundancy", r), ("bias", b)):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds {int((~np.isfinite(array)).sum())} values that are not finite")
+    if r.shape != (f, f):
+        raise ValueError(f"redundancy is {r.shape} for {f} features: it must be ({f}, {f})")
+    if b.shape != (f,):
+        raise ValueError(f"bias is {b.shape} for {f} features: it must be ({f},)")
+    if not np.allclose(r, r.T, atol=1e-9):
+        raise ValueError(f"redundancy is not symmetric (largest difference {np.abs(r - r.T).max():.3g}): use (R + R.T) / 2")
+    if (r < 0).any() or np.diagonal(r).any():
+        raise ValueError("redundancy must be non-negative with a zero diagonal: it is a penalty on pairs")
+    n, k = int(n_features), int(n_per_class)
+    if not 1 <= n <= f:
+        raise ValueError(f"n_features (={n}) must be from 1 to the number of features (={f})")
+    if not 1 <= k <= n:
+        raise ValueError(f"n_per_class (={k}) must be from 1 to n_features (={n})")
+    if c > math.comb(n, k):
+        raise ValueError(f"{c} classes cannot have different sets of n_per_class (={k}) out of n_features (={n}): there are only {math.comb(n, k)}; raise n_features")
+    return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k)
+
+
+def problem_objective(problem: SelectionProblem, features: Int[np.ndarray, "n"], assignment: Bool[np.ndarray, "classes n"]) -> float:
+    """Value of a choice: sum V W + sum b s - sum over unordered pairs R s s."""
+    chosen = problem.value[features].T
+    pairs = problem.redundancy[np.ix_(features, features)].sum() / 2
+    return float((chosen * assignment).sum() + problem.bias[features].sum() - pairs)
+
+
+def objective(
+    relevance: Float[np.ndarray, "features classes"],
+    redundancy: Float[np.ndarray, "features features"] | None,
+    features: Int[np.ndarray, "n"],
+    assignment: Bool[np.ndarray, "classes n"],
+    *,
+    bias: Float[np.ndarray, "features"] | None = None,
+) -> float:
+    """Objective of any selection: 1000 / (k C) * sum A W + sum b s - sum_{i<j} R_ij s_i s_j.
+
+    Raises
+    ------
+    ValueError : when the classes do not all have the same number of features, or shapes do not fit.
+    """
+    per_class = np.asarray(assignment).sum(1)
+    if len(set(per_class.tolist())) != 1:
+        raise ValueError(f"classes have between {per_class.min()} and {per_class.max()} features: each must have the same number k")
+    problem = make_problem(relevance, redundancy, n_features=len(features), n_per_class=int(per_class[0]), bias=bias)
+    return problem_objective(problem, np.asarray(features), np.asarray(assignment, bool))
