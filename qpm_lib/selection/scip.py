@@ -17,6 +17,7 @@ import numpy as np
 import pyscipopt
 from jaxtyping import Bool, Float, Int
 from pyscipopt import SCIP_RESULT
+from scipy.optimize import linprog
 
 from qpm_lib.selection.assignment import assign
 from qpm_lib.selection.heuristic import Candidate
@@ -82,6 +83,42 @@ def duplicate_cuts(problem: SelectionProblem, features: Int[np.ndarray, "n"]) ->
     return cuts
 
 
+def filled_weights(problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]) -> Float[np.ndarray, "features classes"]:
+    """Fractional class weights at s when every class fills k units with its most valuable features."""
+    sorted_s = s[order]
+    before = np.cumsum(sorted_s, axis=0) - sorted_s
+    filled = np.empty_like(sorted_s)
+    np.put_along_axis(filled, order, np.clip(problem.k - before, 0, sorted_s), axis=0)
+    return filled
+
+
+def pair_cut(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int, d: int) -> tuple[Cut, float]:
+    """The tightest cut at s from two classes having different sets, and its value there.
+
+    Different sets share at most k - 1 features, and W_fc W_fd >= W_fc + W_fd - s_f. The dual of the small linear programme in which
+    each feature serves both classes, only c, or only d, has three numbers l_c, l_d, p; any choice of them gives a valid cut:
+    theta_c + theta_d <= k (l_c + l_d) + (k - 1) p + sum_f s_f (max(0, a) + max(0, b) - clip(min(a, b), 0, p)), a = V_fc - l_c, b = V_fd - l_d.
+    """
+    support, k = np.flatnonzero(s > 1e-9), problem.k
+    vc, vd, m = problem.value[support, c], problem.value[support, d], len(support)
+    one, zero, eye = np.ones(m), np.zeros(m), np.eye(m)
+    result = linprog(
+        -np.concatenate([vc + vd, vc, vd]),
+        A_ub=np.vstack([np.concatenate([one, zero, zero]), np.hstack([eye, eye, eye])]),
+        b_ub=np.concatenate([[k - 1], s[support]]),
+        A_eq=np.stack([np.concatenate([one, one, zero]), np.concatenate([one, zero, one])]),
+        b_eq=[k, k],
+        method="highs-ds",
+    )
+    if result.status != 0:
+        return Cut([c, d], np.zeros(len(s)), np.inf), np.inf
+    (lc, ld), p = -result.eqlin.marginals, max(0.0, -result.ineqlin.marginals[0])
+    a, b = problem.value[:, c] - lc, problem.value[:, d] - ld
+    coefficients = np.maximum(a, 0) + np.maximum(b, 0) - np.clip(np.minimum(a, b), 0, p)
+    right = k * (lc + ld) + (k - 1) * p
+    return Cut([c, d], coefficients, right), float(right + coefficients @ s)
+
+
 class _Handler(pyscipopt.Conshdlr):
     """Separates, enforces and checks what the model leaves out."""
 
@@ -134,6 +171,9 @@ class _Handler(pyscipopt.Conshdlr):
                     terms = [(self.y[self.pair_of[a, b]], 1.0) for q, a in enumerate(clique) for b in clique[q + 1 :]]
                     infeasible |= self._add(terms + [(self.s[a], -m) for a in clique], lhs=-m * (m + 1) / 2)
                     added += 1
+        for cut in self._pair_cuts(s, theta, tolerance):
+            infeasible |= self._add_cut(cut)
+            added += 1
         if integral and not added:
             for cut in self._unlike_cuts(s, theta):
                 infeasible |= self._add_cut(cut)
@@ -161,6 +201,19 @@ class _Handler(pyscipopt.Conshdlr):
                 found[tuple(sorted(clique)), m] = violation
         ranked = sorted(found, key=lambda key: -found[key])[:_MAX_CLIQUES]
         return [(list(clique), m) for clique, m in ranked]
+
+    def _pair_cuts(self, s: np.ndarray, theta: np.ndarray, tolerance: float) -> list[Cut]:
+        """Violated cuts of the class pairs that would share more than k - 1 features."""
+        weights, support = filled_weights(self.problem, s, self.order), s > 1e-9
+        inside, available = weights[support], s[support]
+        cuts = []
+        for c in range(self.problem.n_classes - 1):
+            shared = np.maximum(inside[:, [c]] + inside[:, c + 1 :] - available[:, None], 0).sum(0)
+            for d in np.flatnonzero(shared > self.problem.k - 1 + 1e-6) + c + 1:
+                cut, value = pair_cut(self.problem, s, c, int(d))
+                if theta[c] + theta[d] > value + tolerance * 10:
+                    cuts.append(cut)
+        return cuts
 
     def _unlike_cuts(self, s: np.ndarray, theta: np.ndarray) -> list[Cut]:
         """Cuts that remove an integral point whose class values need equal sets."""
