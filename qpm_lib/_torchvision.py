@@ -16,7 +16,7 @@ def import_torchvision() -> str:
     if _libraries:
         return "guarded"
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

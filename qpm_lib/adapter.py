@@ -1,6 +1,7 @@
 """From frozen tokens to interpretable features: the token-wise MLP, pooling, and the dense model (method of DINO-QPM, arXiv 2604.07166)."""
 
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class Adapter(nn.Module):
         super().__init__()
         widths = [width] + [config.hidden] * (config.n_layers - 1) + [config.n_features]
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
         self.width, self.config = width, config
         self.layers = nn.Sequential(*layers)
@@ -41,7 +42,9 @@ class Adapter(nn.Module):
         """Non-negative features of every token."""
         return rearrange(self.layers(rearrange(tokens, "b t d -> (b t) d")), "(b t) f -> b t f", b=len(tokens))
 
-    def features(self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]) -> tuple[Float[Tensor, "batch features g g"], Float[Tensor, "batch features"]]:
+    def features(
+        self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch features g g"], Float[Tensor, "batch features"]]:
         """Feature maps M (B, F, g, g) and the pooled vector f (B, F); the CLS token passes through the MLP only where pooling uses it."""
         pooling = self.config.pooling
         uses_cls = pooling in ("cls", "cls_avg")
@@ -63,10 +66,9 @@ class Adapter(nn.Module):
         small = Adapter(self.width, AdapterConfig(**{**asdict(self.config), "n_features": len(features)}))
         state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
         last = 3 * (self.config.n_layers - 1)
-        for name in state:
-            layer = int(name.split(".")[1])
-            if layer >= last and state[name].ndim:
-                state[name] = state[name][features]
+        for name, tensor in state.items():
+            if int(name.split(".")[1]) >= last and tensor.ndim:
+                state[name] = tensor[features.to(tensor.device)]
         small.load_state_dict(state)
         return small
 
@@ -97,7 +99,13 @@ class DenseModel(nn.Module):
 
     def save(self, folder: Path, *, made_by: str = "") -> None:
         """Write `model.safetensors` and `model.json`. `made_by` is the hash of the settings, checked when the model is loaded."""
-        card = {"kind": "dense", "width": self.adapter.width, "n_classes": self.head.out_features, "dropout": self.dropout.p, "adapter": asdict(self.adapter.config)}
+        card = {
+            "kind": "dense",
+            "width": self.adapter.width,
+            "n_classes": self.head.out_features,
+            "dropout": self.dropout.p,
+            "adapter": asdict(self.adapter.config),
+        }
         save_module(self, folder, {**card, "made_by": made_by})
 
     @classmethod

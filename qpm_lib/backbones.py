@@ -65,7 +65,18 @@ def build_toy_vit() -> nn.Module:
     import_torchvision()
     from timm.models import VisionTransformer
 
-    vit = VisionTransformer(img_size=128, patch_size=8, embed_dim=192, depth=6, num_heads=3, reg_tokens=4, no_embed_class=True, init_values=1.0, num_classes=0, global_pool="token")
+    vit = VisionTransformer(
+        img_size=128,
+        patch_size=8,
+        embed_dim=192,
+        depth=6,
+        num_heads=3,
+        reg_tokens=4,
+        no_embed_class=True,
+        init_values=1.0,
+        num_classes=0,
+        global_pool="token",
+    )
     for module in vit.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -100,7 +111,9 @@ def _load_checked(vit: nn.Module, state: dict[str, Tensor], source: Path, name: 
     expected = vit.state_dict()
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or extra:
-        raise ValueError(f"{source} does not fit backbone {name!r}: {len(missing)} tensors missing (first {missing[:1]}), {len(extra)} unknown (first {extra[:1]})")
+        raise ValueError(
+            f"{source} does not fit backbone {name!r}: {len(missing)} tensors missing (first {missing[:1]}), {len(extra)} unknown (first {extra[:1]})"
+        )
     for key, tensor in expected.items():
         if tensor.shape != state[key].shape:
             raise ValueError(f"{source} does not fit backbone {name!r}: {key} is {tuple(state[key].shape)}, {tuple(tensor.shape)} expected")
@@ -121,7 +134,9 @@ def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
         try:
             return timm.create_model(entry.architecture, pretrained=True, **options)
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"the weights of {name} could not be downloaded ({type(error).__name__}): download them elsewhere and set backbone.weights=<file>") from error
+            raise ValueError(
+                f"the weights of {name} could not be downloaded ({type(error).__name__}): download them elsewhere and set backbone.weights=<file>"
+            ) from error
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     vit = timm.create_model(entry.architecture, pretrained=False, **options)
@@ -183,7 +198,9 @@ class FrozenBackbone(nn.Module):
         batch = []
         for image in images:
             if self.aspect == "crop":
-                image = transforms.center_crop(transforms.resize(image, [self.image_size], transforms.InterpolationMode.BICUBIC), [self.image_size] * 2)
+                image = transforms.center_crop(
+                    transforms.resize(image, [self.image_size], transforms.InterpolationMode.BICUBIC), [self.image_size] * 2
+                )
             elif image.size != (self.image_size, self.image_size):
                 image = transforms.resize(image, [self.image_size] * 2, transforms.InterpolationMode.BICUBIC)
             batch.append(transforms.to_dtype(transforms.pil_to_tensor(image), torch.float32, scale=True))
@@ -198,7 +215,9 @@ class FrozenBackbone(nn.Module):
         ValueError : when the pictures do not have the backbone's input size.
         """
         if images.shape[-2:] != (self.image_size, self.image_size):
-            raise ValueError(f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): use backbone.preprocess")
+            raise ValueError(
+                f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): use backbone.preprocess"
+            )
         device = self.mean.device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             out = self.vit.forward_features(images.to(device))
@@ -209,7 +228,14 @@ class FrozenBackbone(nn.Module):
         return rearrange(patches, "b (y x) d -> b d y x", y=self.grid)
 
 
-def load_backbone(name: str, *, weights: str | Path | None = None, image_size: int | None = None, device: str | torch.device | None = None, aspect: str = "squash") -> FrozenBackbone:
+def load_backbone(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    device: str | torch.device | None = None,
+    aspect: str = "squash",
+) -> FrozenBackbone:
     """Load a frozen backbone.
 
     Parameters

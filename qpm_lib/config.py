@@ -179,7 +179,11 @@ def _check(config: RunConfig) -> None:
     for key, value in positive.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{key} (={value}) must be a finite number above 0")
-    for key, value in {"dense.dropout": config.dense.dropout, "fine_tune.dropout": config.fine_tune.dropout, "data.test_share": config.data.test_share}.items():
+    for key, value in {
+        "dense.dropout": config.dense.dropout,
+        "fine_tune.dropout": config.fine_tune.dropout,
+        "data.test_share": config.data.test_share,
+    }.items():
         if not 0 <= value < 1:
             raise ValueError(f"{key} (={value}) must be at least 0 and below 1")
     n, k, total = config.selection.n_features, config.selection.n_per_class, config.adapter.n_features

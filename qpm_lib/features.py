@@ -105,7 +105,16 @@ class FeatureStore:
         return cache_folder() / f"features-{content_hash([dataset.fingerprint, backbone.fingerprint])}"
 
     @classmethod
-    def extract(cls, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path | None = None, *, batch_size: int = 64, shard_size: int = 512, workers: int = 0) -> "FeatureStore":
+    def extract(
+        cls,
+        dataset: ImageDataset,
+        backbone: FrozenBackbone,
+        folder: Path | None = None,
+        *,
+        batch_size: int = 64,
+        shard_size: int = 512,
+        workers: int = 0,
+    ) -> "FeatureStore":
         """Compute what is missing of a store and open it.
 
         Parameters
@@ -123,7 +132,11 @@ class FeatureStore:
         try:
             with FileLock(folder / ".lock", timeout=0):
                 manifest = cls._manifest(dataset, backbone, folder, shard_size)
-                missing = [k for k in range(-(-manifest.n_images // manifest.shard_size)) if not _is_whole(folder / _shard_name(k), len(_shard_rows(k, manifest)))]
+                missing = [
+                    k
+                    for k in range(-(-manifest.n_images // manifest.shard_size))
+                    if not _is_whole(folder / _shard_name(k), len(_shard_rows(k, manifest)))
+                ]
                 if missing:
                     _write_shards(missing, manifest, dataset, backbone, folder, min(batch_size, manifest.shard_size), workers)
         except Timeout:
@@ -177,7 +190,10 @@ class FeatureStore:
         """Move the features to a device where they fit into half of its free memory; otherwise batches are copied one by one."""
         self.device = torch.device(device)
         if self.device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
-            self._resident = (torch.cat([p.to(self.device) for p, _ in self._shards]), torch.cat([c.to(self.device) for _, c in self._shards]))
+            self._resident = (
+                torch.cat([p.to(self.device) for p, _ in self._shards]),
+                torch.cat([c.to(self.device) for _, c in self._shards]),
+            )
         else:
             self._resident = None
         return self
@@ -208,19 +224,27 @@ class FeatureStore:
 
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
         """CLS tokens as a NumPy array."""
-        return np.concatenate([self._shards[int(r) // self.manifest.shard_size][1][int(r) % self.manifest.shard_size][None].float().numpy() for r in rows])
+        return np.concatenate(
+            [self._shards[int(r) // self.manifest.shard_size][1][int(r) % self.manifest.shard_size][None].float().numpy() for r in rows]
+        )
 
 
 def _check_match(manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path) -> None:
     """Refuse a store that something else made, and say what differs."""
     for key, value in backbone.fingerprint.items():
         if manifest.backbone.get(key) != value:
-            raise ValueError(f"{folder} was made with {key} {manifest.backbone.get(key)!r}, not {value!r}: use another folder, or delete this one")
+            raise ValueError(
+                f"{folder} was made with {key} {manifest.backbone.get(key)!r}, not {value!r}: use another folder, or delete this one"
+            )
     if manifest.images != dataset.fingerprint:
-        raise ValueError(f"{folder} was made from another picture list ({manifest.n_images} pictures; now {len(dataset)}): use another folder, or delete this one")
+        raise ValueError(
+            f"{folder} was made from another picture list ({manifest.n_images} pictures; now {len(dataset)}): use another folder, or delete this one"
+        )
 
 
-def _write_shards(shards: Sequence[int], manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path, batch_size: int, workers: int) -> None:
+def _write_shards(
+    shards: Sequence[int], manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path, batch_size: int, workers: int
+) -> None:
     """Extract the missing shards; no batch straddles two of them."""
     for leftover in folder.glob(".shard-*"):
         leftover.unlink()

@@ -10,7 +10,12 @@ from qpm_lib.adapter import Output
 from qpm_lib.config import TrainingConfig
 
 
-def diversity_loss(maps: Float[Tensor, "batch features g g"], vector: Float[Tensor, "batch features"], logits: Float[Tensor, "batch classes"], weight: Float[Tensor, "classes features"]) -> Float[Tensor, ""]:
+def diversity_loss(
+    maps: Float[Tensor, "batch features g g"],
+    vector: Float[Tensor, "batch features"],
+    logits: Float[Tensor, "batch classes"],
+    weight: Float[Tensor, "classes features"],
+) -> Float[Tensor, ""]:
     r"""Feature diversity loss: minus the share of the picture that important features cover at different places.
 
     With the predicted class :math:`\hat c`, :math:`w = |W_{\hat c}| / \|W_{\hat c}\|_2`, :math:`a = f / \max f` and the softmax over
@@ -23,7 +28,9 @@ def diversity_loss(maps: Float[Tensor, "batch features g g"], vector: Float[Tens
     return -((chosen * activity)[..., None] * places).amax(1).sum(1).mean()
 
 
-def loss_terms(out: Output, labels: Int[Tensor, "batch"], weight: Float[Tensor, "classes features"], config: TrainingConfig) -> dict[str, Tensor]:
+def loss_terms(
+    out: Output, labels: Int[Tensor, "batch"], weight: Float[Tensor, "classes features"], config: TrainingConfig
+) -> dict[str, Tensor]:
     """All terms of the loss by name, weighted, in fp32; their sum is what is minimised. Terms with weight zero are not computed.
 
     `l1_maps` is the mean of |M| and `l1_vector` the mean of |f| over all entries: together the sparsity loss of the paper.

@@ -82,7 +82,9 @@ class DinoQPM(nn.Module):
         self._card: dict[str, Any] = {}
 
     @classmethod
-    def from_dense(cls, dense: DenseModel, selection: Selection, *, mean: Float[Tensor, "n"], std: Float[Tensor, "n"], class_names: Sequence[str]) -> "DinoQPM":
+    def from_dense(
+        cls, dense: DenseModel, selection: Selection, *, mean: Float[Tensor, "n"], std: Float[Tensor, "n"], class_names: Sequence[str]
+    ) -> "DinoQPM":
         """Cut a dense model down to a selection; `mean` and `std` are those of the selected dense training features.
 
         Raises
@@ -91,10 +93,11 @@ class DinoQPM(nn.Module):
         """
         f, c = dense.head.in_features, dense.head.out_features
         if selection.features.max() >= f or selection.assignment.shape != (c, len(selection.features)):
-            raise ValueError(f"the selection ({selection.assignment.shape[0]} classes, features up to {selection.features.max()}) does not fit the dense model ({c} classes, {f} features): select again")
+            theirs = f"{selection.assignment.shape[0]} classes, features up to {selection.features.max()}"
+            raise ValueError(f"the selection ({theirs}) does not fit the dense model ({c} classes, {f} features): select again")
         features = torch.as_tensor(selection.features)
         head = BinaryHead(torch.as_tensor(selection.assignment), mean, std)
-        return cls(dense.adapter.cpu().keep(features), head, features=features, class_names=class_names)
+        return cls(dense.adapter.keep(features), head, features=features, class_names=class_names)
 
     def forward(self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]) -> Output:
         """Maps and vector of the n selected features, and logits."""
@@ -153,7 +156,9 @@ class DinoQPM(nn.Module):
         """
         for key, value in self._card.get("backbone", {}).items():
             if backbone.fingerprint.get(key) != value:
-                raise ValueError(f"this model was trained with {key} {value!r}, not {backbone.fingerprint.get(key)!r}: load the backbone it was trained with")
+                raise ValueError(
+                    f"this model was trained with {key} {value!r}, not {backbone.fingerprint.get(key)!r}: load the backbone it was trained with"
+                )
         self._backbone = [backbone]
         return self
 

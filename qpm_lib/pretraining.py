@@ -21,12 +21,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
-from qpm_lib.progress import progress
 
 from qpm_lib.artifacts import file_hash, write_atomically, write_json
 from qpm_lib.backbones import TOY_MEAN, TOY_STD, build_toy_vit, save_weights
 from qpm_lib.data.birdshapes import FACTOR_PART, FACTORS, PARTS
 from qpm_lib.data.toybirds import make_species, random_bird, render
+from qpm_lib.progress import progress
 
 log = logging.getLogger(__name__)
 _SMALL_PARTS = ("legs", "crown", "eye", "beak")
@@ -82,7 +82,10 @@ class PretrainingRenders(Dataset):
             bird = random_bird(rng)
         image, parts = render(bird, int(rng.integers(2**62)))
         visible = set(np.unique(parts))
-        factors = [FACTORS[f].index(v) if PARTS.index(FACTOR_PART[f]) in visible or (f, v) == ("crown", "none") else -1 for f, v in bird._asdict().items()]
+        factors = [
+            FACTORS[f].index(v) if PARTS.index(FACTOR_PART[f]) in visible or (f, v) == ("crown", "none") else -1
+            for f, v in bird._asdict().items()
+        ]
         return Sample(image, patch_parts(parts), np.array(factors))
 
 
@@ -95,7 +98,14 @@ class PretrainingHeads(nn.Module):
         self.variant = nn.ModuleList(nn.Linear(width, len(v)) for v in FACTORS.values())
         self.factor = nn.ModuleList(nn.Linear(width, len(v)) for v in FACTORS.values())
 
-    def loss(self, cls: Float[Tensor, "b d"], patches: Float[Tensor, "b p d"], part: Int[Tensor, "b p"], factors: Int[Tensor, "b 11"], config: PretrainingConfig) -> dict[str, Tensor]:
+    def loss(
+        self,
+        cls: Float[Tensor, "b d"],
+        patches: Float[Tensor, "b p d"],
+        part: Int[Tensor, "b p"],
+        factors: Int[Tensor, "b 11"],
+        config: PretrainingConfig,
+    ) -> dict[str, Tensor]:
         """The three cross-entropies, unweighted, by name."""
         losses = {"part": F.cross_entropy(self.part(patches).float().flatten(0, 1), part.flatten())}
         variant, factor = [], []
@@ -154,9 +164,18 @@ def pretrain(config: PretrainingConfig, folder: Path, *, device: str = "cpu", wo
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         losses = _train_step(vit, heads, optimiser, batch, config, step, generator)
         if (step + 1) % _CHECKPOINT_EVERY == 0:
-            history.append({"step": step + 1, "seconds": round(time.monotonic() - began), **{k: round(float(v), 4) for k, v in losses.items()}})
+            history.append(
+                {"step": step + 1, "seconds": round(time.monotonic() - began), **{k: round(float(v), 4) for k, v in losses.items()}}
+            )
             log.info("%s", history[-1])
-            state = {"config": asdict(config), "vit": vit.state_dict(), "heads": heads.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1, "history": history}
+            state = {
+                "config": asdict(config),
+                "vit": vit.state_dict(),
+                "heads": heads.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step + 1,
+                "history": history,
+            }
             write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
     weights = folder / "toy_vit.safetensors"
     save_weights(vit, weights)
@@ -166,7 +185,15 @@ def pretrain(config: PretrainingConfig, folder: Path, *, device: str = "cpu", wo
     return weights
 
 
-def _train_step(vit: nn.Module, heads: PretrainingHeads, optimiser: torch.optim.Optimizer, batch: list[Tensor], config: PretrainingConfig, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _train_step(
+    vit: nn.Module,
+    heads: PretrainingHeads,
+    optimiser: torch.optim.Optimizer,
+    batch: list[Tensor],
+    config: PretrainingConfig,
+    step: int,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
     device = vit.pos_embed.device
     images, part, factors = (t.to(device) for t in batch)
     images = (rearrange(images, "b h w c -> b c h w").float() / 255 - TOY_MEAN) / TOY_STD

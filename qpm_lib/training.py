@@ -8,9 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from schedulefree import AdamWScheduleFree
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from qpm_lib.adapter import DenseModel, LinearProbe, Output
@@ -31,7 +28,9 @@ class Classifier(Protocol):
     class_weight: Tensor
     device: torch.device
 
-    def __call__(self, patches: Tensor, cls: Tensor) -> Output: ...
+    def __call__(self, patches: Tensor, cls: Tensor) -> Output:
+        """Maps, vector and logits."""
+        ...
 
 
 class Epoch(NamedTuple):
@@ -42,7 +41,9 @@ class Epoch(NamedTuple):
     terms: dict[str, float]
 
 
-def fit(model: nn.Module, store: FeatureStore, config: TrainingConfig, *, seed: int, on_epoch: Callable[[Epoch], None] | None = None) -> list[Epoch]:
+def fit(
+    model: nn.Module, store: FeatureStore, config: TrainingConfig, *, seed: int, on_epoch: Callable[[Epoch], None] | None = None
+) -> list[Epoch]:
     """Train a model on the training rows of a store with schedule-free AdamW (Defazio et al., 2024).
 
     The model is changed in place and left in evaluation mode with the averaged weights of the optimiser. The last epoch is kept;
@@ -83,7 +84,9 @@ def fit(model: nn.Module, store: FeatureStore, config: TrainingConfig, *, seed: 
 
 
 @torch.no_grad()
-def _average_statistics(model: nn.Module, optimiser: AdamWScheduleFree, store: FeatureStore, rows: Int[Tensor, "rows"], config: TrainingConfig) -> None:
+def _average_statistics(
+    model: nn.Module, optimiser: AdamWScheduleFree, store: FeatureStore, rows: Int[Tensor, "rows"], config: TrainingConfig
+) -> None:
     """Switch to the averaged weights and recompute the BatchNorm statistics for them, as the optimiser's authors advise."""
     optimiser.eval()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
@@ -101,7 +104,9 @@ def _average_statistics(model: nn.Module, optimiser: AdamWScheduleFree, store: F
 
 
 @torch.no_grad()
-def outputs(model: Classifier, store: FeatureStore, rows: Int[Tensor, "rows"], batch_size: int = 64) -> Iterator[tuple[Output, Int[Tensor, "batch"]]]:
+def outputs(
+    model: Classifier, store: FeatureStore, rows: Int[Tensor, "rows"], batch_size: int = 64
+) -> Iterator[tuple[Output, Int[Tensor, "batch"]]]:
     """Outputs of a model over some rows in order, batch by batch, with the labels."""
     for batch in store.batches(rows, batch_size):
         with torch.autocast(store.device.type, torch.bfloat16, enabled=store.device.type == "cuda"):
@@ -125,6 +130,10 @@ def train_linear_probe(store: FeatureStore, *, seed: int = 0, strengths: tuple[f
 
     Classes with a single training picture cannot be split; the middle strength is taken then.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedShuffleSplit
+    from sklearn.preprocessing import StandardScaler
+
     rows = store.rows(train=True)
     x, y = store.cls_tokens(rows), store.labels[rows].numpy()
     scaler = StandardScaler().fit(x)
@@ -143,18 +152,24 @@ def train_linear_probe(store: FeatureStore, *, seed: int = 0, strengths: tuple[f
     return LinearProbe(torch.tensor(weight, dtype=torch.float32), torch.tensor(bias, dtype=torch.float32)).to(store.device)
 
 
-def train_dense(store: FeatureStore, config: RunConfig, *, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[DenseModel, list[Epoch]]:
+def train_dense(
+    store: FeatureStore, config: RunConfig, *, on_epoch: Callable[[Epoch], None] | None = None
+) -> tuple[DenseModel, list[Epoch]]:
     """Train the dense model (method step 2): cross-entropy and feature diversity over all F features."""
     seed_everything(config.seed)
     model = DenseModel(store.width, len(store.class_names), config.adapter, config.dense.dropout).to(store.device)
     return model, fit(model, store, config.dense, seed=config.seed, on_epoch=on_epoch)
 
 
-def fine_tune(dense: DenseModel, selection: Selection, store: FeatureStore, config: RunConfig, *, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[DinoQPM, list[Epoch]]:
+def fine_tune(
+    dense: DenseModel, selection: Selection, store: FeatureStore, config: RunConfig, *, on_epoch: Callable[[Epoch], None] | None = None
+) -> tuple[DinoQPM, list[Epoch]]:
     """Fine-tune the adapter for the selected features under the fixed binary class layer (method step 4).
 
     The class layer normalises with mean and standard deviation of the dense training features (the latter at least 1e-6), frozen.
     """
     vectors = torch.as_tensor(feature_vectors(dense, store, store.rows(train=True)))[:, selection.features]
-    model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0, correction=0), class_names=store.class_names).to(store.device)
+    model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0, correction=0), class_names=store.class_names).to(
+        store.device
+    )
     return model, fit(model, store, config.fine_tune, seed=config.seed, on_epoch=on_epoch)

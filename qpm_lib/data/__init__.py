@@ -12,7 +12,17 @@ from qpm_lib.data.dataset import ImageDataset, PartLocations, read_image, withou
 from qpm_lib.data.folder import read_folder
 from qpm_lib.data.toyset import Scenes, load_scenes, write_toybirds
 
-__all__ = ["ImageDataset", "PartLocations", "Scenes", "load_dataset", "load_scenes", "read_cub", "read_folder", "read_image", "write_toybirds"]
+__all__ = [
+    "ImageDataset",
+    "PartLocations",
+    "Scenes",
+    "load_dataset",
+    "load_scenes",
+    "read_cub",
+    "read_folder",
+    "read_image",
+    "write_toybirds",
+]
 
 _RENDERER_VERSION = 1
 
@@ -38,7 +48,9 @@ def load_dataset(config: DataConfig) -> ImageDataset:
     ValueError : for a missing root, missing or inconsistent files, or a class without pictures.
     """
     if config.kind != "toybirds" and not config.root:
-        raise ValueError(f"data.root is empty: name the folder of the pictures, for example --set data.root=pictures (data.kind={config.kind})")
+        raise ValueError(
+            f"data.root is empty: name the folder of the pictures, for example --set data.root=pictures (data.kind={config.kind})"
+        )
     if config.kind == "folder":
         dataset = read_folder(Path(config.root), test_share=config.test_share, seed=config.seed)
     else:

@@ -106,7 +106,9 @@ def polygon(*points: tuple[float, float]) -> Float[np.ndarray, "points 2"]:
     return np.asarray(points, float)
 
 
-BODY = closed_curve([(-0.98, -0.12), (-0.55, -0.5), (0.1, -0.64), (0.68, -0.6), (1.0, -0.2), (0.92, 0.24), (0.42, 0.6), (-0.2, 0.57), (-0.75, 0.24)])
+BODY = closed_curve(
+    [(-0.98, -0.12), (-0.55, -0.5), (0.1, -0.64), (0.68, -0.6), (1.0, -0.2), (0.92, 0.24), (0.42, 0.6), (-0.2, 0.57), (-0.75, 0.24)]
+)
 BREAST = closed_curve([(1.0, -0.26), (0.94, 0.24), (0.46, 0.6), (-0.16, 0.57), (0.08, 0.28), (0.46, 0.02), (0.72, -0.34)])
 WING = closed_curve([(0.4, -0.36), (0.26, 0.08), (-0.22, 0.3), (-0.78, 0.17), (-1.28, 0.02), (-0.78, -0.3), (-0.2, -0.5)])
 HEAD = ellipse(0.94, -0.72, 0.48, 0.45)
@@ -123,7 +125,11 @@ CROWNS = {
     "peak": [polygon((1.2, -1.06), (0.85, -1.2), (0.12, -1.52), (0.46, -0.98), (0.56, -0.72))],
     "round": [closed_curve([(1.28, -1.0), (1.22, -1.4), (0.86, -1.58), (0.48, -1.4), (0.5, -0.98), (0.88, -1.06)])],
     "cap": [closed_curve([(1.38, -0.92), (1.2, -1.14), (0.94, -1.22), (0.66, -1.12), (0.44, -0.78), (0.72, -0.94), (1.08, -0.98)])],
-    "tuft": [polygon((1.06, -1.08), (1.22, -1.66), (0.9, -1.12)), polygon((0.94, -1.1), (0.84, -1.72), (0.73, -1.1)), polygon((0.8, -1.06), (0.46, -1.6), (0.58, -1.0))],
+    "tuft": [
+        polygon((1.06, -1.08), (1.22, -1.66), (0.9, -1.12)),
+        polygon((0.94, -1.1), (0.84, -1.72), (0.73, -1.1)),
+        polygon((0.8, -1.06), (0.46, -1.6), (0.58, -1.0)),
+    ],
 }
 BEAKS = {
     "cone": [polygon((1.33, -0.98), (1.86, -0.68), (1.33, -0.46))],
@@ -133,7 +139,10 @@ BEAKS = {
 }
 STREAKS = ((0.88, -0.08), (0.7, 0.1), (0.48, 0.27), (0.26, 0.42), (0.8, 0.32), (0.56, 0.48))
 SPOTS = ((0.86, -0.12), (0.68, 0.08), (0.86, 0.16), (0.46, 0.22), (0.66, 0.36), (0.25, 0.42), (0.44, 0.48))
-BANDS = ([(0.62, -0.2), (0.76, -0.3), (1.02, 0.05), (0.96, 0.23), (0.8, 0.06)], [(0.38, 0.06), (0.52, -0.03), (0.82, 0.32), (0.74, 0.44), (0.56, 0.26)])
+BANDS = (
+    [(0.62, -0.2), (0.76, -0.3), (1.02, 0.05), (0.96, 0.23), (0.8, 0.06)],
+    [(0.38, 0.06), (0.52, -0.03), (0.82, 0.32), (0.74, 0.44), (0.56, 0.26)],
+)
 BARS = {"one_bar": (0.12,), "two_bars": (0.22, -0.24)}
 
 
@@ -144,7 +153,9 @@ def _breast(bird: Bird) -> list[Shape]:
         "spots": [ellipse(x, y, 0.085, 0.085, steps=9) for x, y in SPOTS],
         "bands": [closed_curve(list(band)) for band in BANDS],
     }[bird.breast_pattern]
-    return [Shape(BREAST, bird.breast_colour, 1.0, "breast", "body")] + [Shape(m, bird.breast_colour, 0.36, "breast", "body") for m in marks]
+    return [Shape(BREAST, bird.breast_colour, 1.0, "breast", "body")] + [
+        Shape(m, bird.breast_colour, 0.36, "breast", "body") for m in marks
+    ]
 
 
 def _wing(bird: Bird) -> list[Shape]:
@@ -162,8 +173,18 @@ def _eye(bird: Bird) -> list[Shape]:
     if bird.eye == "ring":
         shapes.append(Shape(ellipse(EYE_X, EYE_Y, 0.24, 0.24), "white", 1.0, "eye", "head"))
     if bird.eye == "mask":
-        shapes.append(Shape(closed_curve([(1.4, -0.82), (1.1, -1.0), (0.62, -0.84), (0.54, -0.62), (1.1, -0.56)]), "black", 1.0, "eye", "head"))
-    shapes.append(Shape(ellipse(EYE_X, EYE_Y, 0.15, 0.15, steps=14), "red" if bird.eye == "red" else "black", 1.0 if bird.eye == "red" else 0.6, "eye", "head"))
+        shapes.append(
+            Shape(closed_curve([(1.4, -0.82), (1.1, -1.0), (0.62, -0.84), (0.54, -0.62), (1.1, -0.56)]), "black", 1.0, "eye", "head")
+        )
+    shapes.append(
+        Shape(
+            ellipse(EYE_X, EYE_Y, 0.15, 0.15, steps=14),
+            "red" if bird.eye == "red" else "black",
+            1.0 if bird.eye == "red" else 0.6,
+            "eye",
+            "head",
+        )
+    )
     if bird.eye == "red":
         shapes.append(Shape(ellipse(EYE_X, EYE_Y, 0.06, 0.06, steps=8), "black", 0.5, "eye", "head"))
     else:
@@ -174,7 +195,15 @@ def _eye(bird: Bird) -> list[Shape]:
 def _legs(bird: Bird, sway: Float[np.ndarray, "2"]) -> list[Shape]:
     shapes = []
     for x, d in zip((-0.06, 0.34), sway, strict=True):
-        leg = polygon((x - 0.08, 0.44), (x + 0.08, 0.44), (x + d + 0.08, 1.1), (x + d + 0.36, 1.2), (x + d + 0.36, 1.3), (x + d - 0.14, 1.3), (x + d - 0.08, 1.18))
+        leg = polygon(
+            (x - 0.08, 0.44),
+            (x + 0.08, 0.44),
+            (x + d + 0.08, 1.1),
+            (x + d + 0.36, 1.2),
+            (x + d + 0.36, 1.3),
+            (x + d - 0.14, 1.3),
+            (x + d - 0.08, 1.18),
+        )
         shapes.append(Shape(leg, bird.legs, 1.0, "legs", "legs"))
     return shapes
 

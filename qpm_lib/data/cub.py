@@ -34,7 +34,9 @@ def _by_image(path: Path, ids: Sequence[str], width: int) -> Float[np.ndarray, "
     table = {row[0]: row[1:] for row in _rows(path, width)}
     missing = [i for i in ids if i not in table]
     if missing:
-        raise ValueError(f"{path} has no entry for picture {missing[0]} ({len(missing)} such pictures): every picture in images.txt needs one")
+        raise ValueError(
+            f"{path} has no entry for picture {missing[0]} ({len(missing)} such pictures): every picture in images.txt needs one"
+        )
     try:
         return np.array([table[i] for i in ids], float)
     except ValueError as error:

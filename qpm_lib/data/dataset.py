@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image, UnidentifiedImageError
-from qpm_lib.progress import progress
 
 from qpm_lib.artifacts import content_hash
+from qpm_lib.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,15 @@ class ImageDataset:
         if n == 0:
             raise ValueError(f"{self.root} holds no pictures")
         if len(self.labels) != n or len(self.is_train) != n:
-            raise ValueError(f"{self.root}: {n} pictures but {len(self.labels)} labels and {len(self.is_train)} split entries: every picture needs both")
+            raise ValueError(
+                f"{self.root}: {n} pictures but {len(self.labels)} labels and {len(self.is_train)} split entries: every picture needs both"
+            )
         for split, rows in (("training", self.is_train), ("test", ~self.is_train)):
             empty = np.flatnonzero(np.bincount(self.labels[rows], minlength=c)[:c] == 0)
             if len(empty):
-                raise ValueError(f"class {self.class_names[empty[0]]!r} has no {split} pictures ({len(empty)} such classes): add some or remove the class")
+                raise ValueError(
+                    f"class {self.class_names[empty[0]]!r} has no {split} pictures ({len(empty)} such classes): add some or remove the class"
+                )
 
     def __len__(self) -> int:
         return len(self.files)
@@ -109,14 +113,21 @@ class ImageDataset:
             sizes = [(self.root / name).stat().st_size for name in self.files]
         except FileNotFoundError as error:
             raise _missing(Path(error.filename)) from None
-        return content_hash({"files": self.files, "sizes": sizes, "labels": self.labels, "train": self.is_train, "classes": self.class_names})
+        return content_hash(
+            {"files": self.files, "sizes": sizes, "labels": self.labels, "train": self.is_train, "classes": self.class_names}
+        )
 
     def keep(self, rows: Int[np.ndarray, "rows"], skipped: dict[str, str] | None = None) -> "ImageDataset":
         """The data set reduced to some pictures; classes and their order stay."""
-        pick = {name: None if getattr(self, name) is None else getattr(self, name)[rows] for name in ("labels", "is_train", "boxes", "image_attributes")}
+        pick = {
+            name: None if getattr(self, name) is None else getattr(self, name)[rows]
+            for name in ("labels", "is_train", "boxes", "image_attributes")
+        }
         parts = self.parts and PartLocations(self.parts.names, self.parts.xy[rows], self.parts.visible[rows])
         masks = None if self.masks is None else tuple(self.masks[i] for i in rows)
-        return replace(self, files=tuple(self.files[i] for i in rows), parts=parts, masks=masks, skipped={**self.skipped, **(skipped or {})}, **pick)
+        return replace(
+            self, files=tuple(self.files[i] for i in rows), parts=parts, masks=masks, skipped={**self.skipped, **(skipped or {})}, **pick
+        )
 
 
 def _missing(path: Path) -> ValueError:
@@ -136,7 +147,9 @@ def read_image(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"picture {path} is damaged ({error}): replace it, or set data.skip_damaged=true to leave such files out") from error
+        raise ValueError(
+            f"picture {path} is damaged ({error}): replace it, or set data.skip_damaged=true to leave such files out"
+        ) from error
 
 
 def without_damaged(dataset: ImageDataset) -> ImageDataset:

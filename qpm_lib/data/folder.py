@@ -30,7 +30,9 @@ def read_folder(root: Path, *, test_share: float = 0.3, seed: int = 0) -> ImageD
     for label, name in enumerate(classes):
         pictures = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
         if len(pictures) < 2:
-            raise ValueError(f"class folder {root / name} holds {len(pictures)} pictures: at least two are needed, one to train and one to test")
+            raise ValueError(
+                f"class folder {root / name} holds {len(pictures)} pictures: at least two are needed, one to train and one to test"
+            )
         n_test = min(max(1, round(test_share * len(pictures))), len(pictures) - 1)
         test = set(rng.permutation(len(pictures))[:n_test].tolist())
         files += [p.relative_to(root).as_posix() for p in pictures]

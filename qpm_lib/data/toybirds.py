@@ -67,7 +67,9 @@ def make_species(n_species: int = 24, seed: int = 3) -> list[Bird]:
 
 def species_name(bird: Bird) -> str:
     """A readable name such as `Rust_Spots_Cone`, unique enough to recognise a species by."""
-    return "_".join(v.replace("_", "-").capitalize() for v in (bird.base_colour, bird.breast_colour, bird.breast_pattern, bird.crown, bird.beak))
+    return "_".join(
+        v.replace("_", "-").capitalize() for v in (bird.base_colour, bird.breast_colour, bird.breast_pattern, bird.crown, bird.beak)
+    )
 
 
 def _rotation(degrees: float, centre: tuple[float, float] = (0.0, 0.0)) -> tuple[Float[np.ndarray, "2 2"], Float[np.ndarray, "2"]]:
@@ -162,7 +164,9 @@ def _occlude(draws: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw], pose: _Pose
     angle, thickness, half = rng.uniform(0, np.pi), rng.uniform(1.5, 3.5), rng.uniform([6, 3], [11, 5])
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]]) * thickness / 2
-    twig = np.stack([place - along * 180 + across, place + along * 180 + across, place + along * 180 - across, place - along * 180 - across])
+    twig = np.stack(
+        [place - along * 180 + across, place + along * 180 + across, place + along * 180 - across, place - along * 180 - across]
+    )
     outline = twig if rng.random() < 0.5 else ellipse(*place, *half, angle)
     for draw, scale, fill in zip(draws, (_SUPERSAMPLING, 1), (colour, 0), strict=True):
         draw.polygon(_pixels(outline, scale), fill=fill)
@@ -213,7 +217,10 @@ def render(bird: Bird, seed: int, *, without: Collection[str] = ()) -> Render:
         if shape.part in without:
             continue
         part = PARTS.index(shape.part)
-        colour = _jittered(shape.colour, np.random.default_rng([paint_seed, list(COLOURS).index(shape.colour), part in (3, 5, 6)])) * shape.brightness
+        colour = (
+            _jittered(shape.colour, np.random.default_rng([paint_seed, list(COLOURS).index(shape.colour), part in (3, 5, 6)]))
+            * shape.brightness
+        )
         turn, shift = pose.joints[shape.joint]
         points = (shape.points @ turn.T + shift) @ pose.matrix.T + pose.centre
         draw.polygon(_pixels(points, _SUPERSAMPLING), fill=_rgb(colour))

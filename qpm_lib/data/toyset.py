@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from qpm_lib.progress import progress
 
 from qpm_lib.artifacts import read_json, write_json
 from qpm_lib.data.birdshapes import FACTOR_PART, FACTORS, PARTS, Bird
 from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.toybirds import Render, make_species, render, species_name
+from qpm_lib.progress import progress
 
 log = logging.getLogger(__name__)
 ATTRIBUTES = tuple(f"{factor}::{variant}" for factor, variants in FACTORS.items() for variant in variants)
@@ -82,7 +82,17 @@ def write_toybirds(root: Path, *, n_species: int = 24, train_per_class: int = 10
 
 def _fill(root: Path, species: list[Bird], train: int, test: int, seed: int) -> None:
     classes = [f"{c + 1:03d}.{species_name(bird)}" for c, bird in enumerate(species)]
-    lines: dict[str, list[str]] = {name: [] for name in ("images", "image_class_labels", "train_test_split", "bounding_boxes", "parts/part_locs", "attributes/image_attribute_labels")}
+    lines: dict[str, list[str]] = {
+        name: []
+        for name in (
+            "images",
+            "image_class_labels",
+            "train_test_split",
+            "bounding_boxes",
+            "parts/part_locs",
+            "attributes/image_attribute_labels",
+        )
+    }
     seeds, visible_in = {}, {}
     for name in ("images", "segmentations"):
         for folder in classes:

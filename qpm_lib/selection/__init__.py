@@ -6,4 +6,15 @@ from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem,
 from qpm_lib.selection.solver import solve
 from qpm_lib.selection.teaching import solve_readable
 
-__all__ = ["Selection", "SelectionProblem", "assign", "make_problem", "objective", "redundancy", "relevance", "similarity", "solve", "solve_readable"]
+__all__ = [
+    "Selection",
+    "SelectionProblem",
+    "assign",
+    "make_problem",
+    "objective",
+    "redundancy",
+    "relevance",
+    "similarity",
+    "solve",
+    "solve_readable",
+]

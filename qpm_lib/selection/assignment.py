@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
 
 from qpm_lib.selection.problem import SelectionProblem
 
@@ -41,7 +40,9 @@ def best_subsets(values: Float[np.ndarray, "n"], k: int, count: int) -> list[tup
     return found
 
 
-def _settle(clashing: set[int], value: Float[np.ndarray, "n classes"], k: int, owners: dict[tuple[int, ...], list[int]]) -> tuple[dict[int, tuple[int, ...]], float]:
+def _settle(
+    clashing: set[int], value: Float[np.ndarray, "n classes"], k: int, owners: dict[tuple[int, ...], list[int]]
+) -> tuple[dict[int, tuple[int, ...]], float]:
     """Different sets for the clashing classes, and for every class whose set they might take."""
     while True:
         options = {c: best_subsets(value[:, c], k, len(clashing)) for c in sorted(clashing)}
@@ -49,6 +50,8 @@ def _settle(clashing: set[int], value: Float[np.ndarray, "n classes"], k: int, o
         if touched <= clashing:
             break
         clashing = clashing | touched
+    from scipy.optimize import linear_sum_assignment
+
     columns: dict[tuple[int, ...], int] = {}
     for choices in options.values():
         for _, subset in choices:

@@ -10,7 +10,9 @@ log = logging.getLogger(__name__)
 _STEPS = 24
 
 
-def relevance(features: Float[np.ndarray, "images features"], labels: Int[np.ndarray, "images"], *, constant: Literal["error", "zero"] = "error") -> Float[np.ndarray, "features classes"]:
+def relevance(
+    features: Float[np.ndarray, "images features"], labels: Int[np.ndarray, "images"], *, constant: Literal["error", "zero"] = "error"
+) -> Float[np.ndarray, "features classes"]:
     """Relevance A (F, C): Pearson correlation of each feature with each class indicator, divided by max |A|.
 
     Parameters
@@ -39,7 +41,9 @@ def relevance(features: Float[np.ndarray, "images features"], labels: Int[np.nda
     if flat.any():
         names = np.flatnonzero(flat)
         if constant == "error":
-            raise ValueError(f"{flat.sum()} features are constant (first: {names[0]}) and have no correlation: leave them out, or pass constant='zero'")
+            raise ValueError(
+                f"{flat.sum()} features are constant (first: {names[0]}) and have no correlation: leave them out, or pass constant='zero'"
+            )
         log.warning("%d constant features get relevance 0: %s", flat.sum(), names[:10].tolist())
     if flat.all():
         raise ValueError("all features are constant: the dense model has learned nothing")
@@ -108,7 +112,9 @@ def check_rule(rule: str | float) -> str | float:
     return share
 
 
-def redundancy(relevance: Float[np.ndarray, "features classes"], n_features: int, rule: str | float = "as_coded") -> Float[np.ndarray, "features features"]:
+def redundancy(
+    relevance: Float[np.ndarray, "features classes"], n_features: int, rule: str | float = "as_coded"
+) -> Float[np.ndarray, "features features"]:
     """Penalty matrix (F, F): symmetric, zero for pairs that are not penalised.
 
     Only pairs that are too similar are penalised: those at or above a threshold. Their similarity is rescaled by subtracting the

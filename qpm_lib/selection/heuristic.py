@@ -56,7 +56,9 @@ def swap_gains(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Flo
     return gains
 
 
-def _search(problem: SelectionProblem, start: Int[np.ndarray, "n"], patience: int, rng: np.random.Generator, stop: float) -> Int[np.ndarray, "n"]:
+def _search(
+    problem: SelectionProblem, start: Int[np.ndarray, "n"], patience: int, rng: np.random.Generator, stop: float
+) -> Int[np.ndarray, "n"]:
     """Tabu search on the relaxed objective until `patience` moves brought nothing better; the best set seen."""
     features = start.copy()
     value = best_value = relaxed_objective(problem, features)

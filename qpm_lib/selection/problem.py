@@ -122,7 +122,9 @@ def make_problem(
     if not 1 <= k <= n:
         raise ValueError(f"n_per_class (={k}) must be from 1 to n_features (={n})")
     if c > math.comb(n, k):
-        raise ValueError(f"{c} classes cannot have different sets of n_per_class (={k}) out of n_features (={n}): there are only {math.comb(n, k)}; raise n_features")
+        raise ValueError(
+            f"{c} classes cannot have different sets of n_per_class (={k}) out of n_features (={n}): there are only {math.comb(n, k)}; raise n_features"
+        )
     return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k)
 
 

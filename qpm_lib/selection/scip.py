@@ -17,7 +17,6 @@ import numpy as np
 import pyscipopt
 from jaxtyping import Bool, Float, Int
 from pyscipopt import SCIP_RESULT
-from scipy.optimize import linprog
 
 from qpm_lib.selection.assignment import assign
 from qpm_lib.selection.heuristic import Candidate
@@ -44,7 +43,9 @@ class Cut(NamedTuple):
     right: float
 
 
-def class_cuts(problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]) -> tuple[Float[np.ndarray, "classes"], Float[np.ndarray, "classes"]]:
+def class_cuts(
+    problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]
+) -> tuple[Float[np.ndarray, "classes"], Float[np.ndarray, "classes"]]:
     """For every class the l that makes its cut tightest at s, and the value of that cut. `order` sorts each column of V downwards."""
     ranked = np.take_along_axis(problem.value, order, axis=0)
     filled = np.cumsum(s[order], axis=0) >= problem.k - 1e-9
@@ -83,7 +84,9 @@ def duplicate_cuts(problem: SelectionProblem, features: Int[np.ndarray, "n"]) ->
     return cuts
 
 
-def filled_weights(problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]) -> Float[np.ndarray, "features classes"]:
+def filled_weights(
+    problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]
+) -> Float[np.ndarray, "features classes"]:
     """Fractional class weights at s when every class fills k units with its most valuable features."""
     sorted_s = s[order]
     before = np.cumsum(sorted_s, axis=0) - sorted_s
@@ -99,6 +102,8 @@ def pair_cut(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int
     each feature serves both classes, only c, or only d, has three numbers l_c, l_d, p; any choice of them gives a valid cut:
     theta_c + theta_d <= k (l_c + l_d) + (k - 1) p + sum_f s_f (max(0, a) + max(0, b) - clip(min(a, b), 0, p)), a = V_fc - l_c, b = V_fd - l_d.
     """
+    from scipy.optimize import linprog
+
     support, k = np.flatnonzero(s > 1e-9), problem.k
     vc, vd, m = problem.value[support, c], problem.value[support, d], len(support)
     one, zero, eye = np.ones(m), np.zeros(m), np.eye(m)
@@ -156,7 +161,10 @@ class _Handler(pyscipopt.Conshdlr):
         s, theta, y = self._values(None)
         s = np.clip(s, 0, 1)
         level, value = class_cuts(self.problem, s, self.order)
-        cuts = [Cut([c], np.maximum(self.problem.value[:, c] - level[c], 0), self.problem.k * level[c]) for c in np.flatnonzero(theta - value > tolerance)]
+        cuts = [
+            Cut([c], np.maximum(self.problem.value[:, c] - level[c], 0), self.problem.k * level[c])
+            for c in np.flatnonzero(theta - value > tolerance)
+        ]
         infeasible = any([self._add_cut(cut) for cut in cuts])
         added = len(cuts)
         if len(self.pairs):
@@ -223,7 +231,11 @@ class _Handler(pyscipopt.Conshdlr):
         loss = assign(self.problem, features).loss
         if theta.sum() <= value.sum() - loss + _TOLERANCE * 10:
             return []
-        cuts = [cut for cut in duplicate_cuts(self.problem, features) if theta[cut.classes].sum() > cut.right + cut.coefficients @ s + _TOLERANCE * 10]
+        cuts = [
+            cut
+            for cut in duplicate_cuts(self.problem, features)
+            if theta[cut.classes].sum() > cut.right + cut.coefficients @ s + _TOLERANCE * 10
+        ]
         if cuts:
             return cuts
         level, _ = class_cuts(self.problem, chosen.astype(float), self.order)
@@ -244,14 +256,18 @@ class _Handler(pyscipopt.Conshdlr):
         """Called by SCIP when the LP was not solved: ask for it."""
         return {"result": SCIP_RESULT.SOLVELP}
 
-    def conscheck(self, constraints: list, solution: object, checkintegrality: bool, checklprows: bool, printreason: bool, completely: bool) -> dict:
+    def conscheck(
+        self, constraints: list, solution: object, checkintegrality: bool, checklprows: bool, printreason: bool, completely: bool
+    ) -> dict:
         """Called by SCIP for every candidate solution."""
         s, theta, y = self._values(solution)
         features = np.flatnonzero(s > 0.5)
         whole = np.abs(s - np.round(s)).max() < 1e-4 and len(features) == self.problem.n
         return {"result": SCIP_RESULT.FEASIBLE if whole and self._is_consistent(s > 0.5, features, theta, y) else SCIP_RESULT.INFEASIBLE}
 
-    def _is_consistent(self, chosen: Bool[np.ndarray, "features"], features: Int[np.ndarray, "n"], theta: np.ndarray, y: np.ndarray) -> bool:
+    def _is_consistent(
+        self, chosen: Bool[np.ndarray, "features"], features: Int[np.ndarray, "n"], theta: np.ndarray, y: np.ndarray
+    ) -> bool:
         _, value = class_cuts(self.problem, chosen.astype(float), self.order)
         if (theta > value + 1e-5).any():
             return False
@@ -293,7 +309,16 @@ def _build(problem: SelectionProblem, seed: int, time_limit: float, gap: float) 
     model.addCons(pyscipopt.quicksum(s) == problem.n)
     handler = _Handler(problem, pairs)
     handler.bind(s, theta, y)
-    options = {"sepapriority": 1000, "enfopriority": -1, "chckpriority": -1, "sepafreq": 1, "propfreq": -1, "eagerfreq": -1, "maxprerounds": 0, "needscons": False}
+    options = {
+        "sepapriority": 1000,
+        "enfopriority": -1,
+        "chckpriority": -1,
+        "sepafreq": 1,
+        "propfreq": -1,
+        "eagerfreq": -1,
+        "maxprerounds": 0,
+        "needscons": False,
+    }
     model.includeConshdlr(handler, "qpm_cuts", "class values, pairs, cliques and different class sets", **options)
     return model, handler
 
@@ -332,7 +357,14 @@ def prove(problem: SelectionProblem, start: Candidate, *, gap: float = 0.0, time
         found = _value(problem, features)
         best = found if found.objective > start.objective else start
     status = str(model.getStatus())
-    log.info("SCIP: %s after %.1f s and %d nodes, objective %.4f, bound %.4f", status, time.monotonic() - began, model.getNNodes(), best.objective, bound)
+    log.info(
+        "SCIP: %s after %.1f s and %d nodes, objective %.4f, bound %.4f",
+        status,
+        time.monotonic() - began,
+        model.getNNodes(),
+        best.objective,
+        bound,
+    )
     return Proof(best, max(bound, best.objective), status)
 
 

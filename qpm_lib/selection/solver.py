@@ -55,5 +55,7 @@ def solve(
     assignment = assign(problem, features).matrix
     value = problem_objective(problem, features, assignment)
     proven = relative_gap(value, proof.bound)
-    status = "optimal" if proven <= _OPTIMAL else "gap" if proven <= gap else "interrupted" if proof.status == "userinterrupt" else "time_limit"
+    status = (
+        "optimal" if proven <= _OPTIMAL else "gap" if proven <= gap else "interrupted" if proof.status == "userinterrupt" else "time_limit"
+    )
     return Selection(features, assignment, value, max(proof.bound, value), proven, time.monotonic() - began, status)

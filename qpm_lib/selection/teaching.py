@@ -3,7 +3,6 @@
 import itertools
 import time
 
-import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
@@ -31,6 +30,8 @@ def solve_readable(
     ValueError : for input that cannot be solved, or an instance that is too large for this form.
     RuntimeError : when SCIP finds no solution within the time limit.
     """
+    import cvxpy as cp
+
     problem = make_problem(relevance, redundancy, n_features=n_features, n_per_class=n_per_class, bias=bias)
     f, c = problem.value.shape
     if f * c > _MAX_VARIABLES:

@@ -1,0 +1,183 @@
+"""The `qpm` command."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EPILOG = """examples:
+  qpm doctor                                             is everything here that is needed?
+  qpm run --profile toy --out runs/toy                   the whole course on rendered birds, on a laptop
+  qpm run --profile toy --out runs/toy --set dense.epochs=30    change a setting: only what depends on it runs again
+  qpm run --profile toy --out runs/toy --from 03         run chapters 03 to 06 again
+  qpm run --profile cub --set data.root=CUB_200_2011 --set backbone.weights=dinov2_vitb14_reg4_pretrain.pth
+  qpm run --profile folder --set data.root=my_pictures --set backbone.name=toy --set adapter.hidden=256
+"""
+RUN_HELP = """Runs the chapters 01 to 06 through papermill into a run folder: settings, results, figures, the model, the executed
+notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a stopped run goes on."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    from qpm_lib.config import PROFILES, setting_names
+
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="qpm", description="Interpretable image classification on frozen vision transformers.", epilog=EPILOG, formatter_class=raw
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | doctor")
+    run = commands.add_parser(
+        "run",
+        help="run the chapters into a run folder",
+        description=RUN_HELP,
+        epilog="settings for --set:\n  " + "\n  ".join(setting_names()),
+        formatter_class=raw,
+    )
+    run.add_argument("--profile", default="toy", metavar="NAME", help=f"settings to start from: {', '.join(PROFILES)} (default: toy)")
+    run.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/<profile>)")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change a setting; may be given more than once"
+    )
+    run.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NN.NAME=VALUE",
+        help="change a notebook parameter, for example 05.n_features_shown=6",
+    )
+    which = run.add_mutually_exclusive_group()
+    which.add_argument("--from", dest="start", metavar="NN", help="run from this chapter on, even where nothing changed")
+    which.add_argument("--only", metavar="NN", help="run just this chapter")
+    run.add_argument(
+        "--skip-damaged", action="store_true", help="leave out pictures that cannot be read, and record them (data.skip_damaged=true)"
+    )
+    run.add_argument("--verbose", action="store_true", help="show the log of every step")
+    commands.add_parser(
+        "doctor", help="check this machine", description="One line per check; exit status 1 with the remedy when something is unusable."
+    )
+    return parser
+
+
+def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise ValueError(f"{option} {text!r} must look like KEY=VALUE")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _literal(text: str) -> Any:
+    """A notebook parameter as papermill would read it from a command line."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _parameters(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    from qpm_lib.runner import find_chapter
+
+    values: dict[str, dict[str, Any]] = {}
+    for key, value in _pairs(texts, "--param").items():
+        chapter, dot, name = key.partition(".")
+        if not dot:
+            raise ValueError(f"--param {key!r} must name a chapter and a parameter, for example 05.n_features_shown=6")
+        values.setdefault(find_chapter(chapter), {})[name] = _literal(value)
+    return values
+
+
+def _show(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        _show("  " + "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))))
+
+
+def _print_results(run: Any) -> None:
+    from qpm_lib.artifacts import read_json
+    from qpm_lib.report import MODELS
+
+    metrics = read_json(run.path / "metrics.json")
+    columns = {
+        "accuracy": "accuracy",
+        "plausibility": "plausibility",
+        "plausibility_chance": "(chance)",
+        "sid": "SID",
+        "contrastiveness": "contrastiveness",
+    }
+    rows = [["", *columns.values()]]
+    for key, name in MODELS.items():
+        rows.append([name, *("-" if metrics[key].get(c) is None else f"{100 * metrics[key][c]:.1f} %" for c in columns)])
+    _print_table(rows)
+    s = read_json(run.path / "selection.json")
+    _show(
+        f"  selection: objective {s['objective']:.4f}, proven bound {s['bound']:.4f}, gap {100 * s['gap']:.3f} % ({s['status']}, {s['seconds']:.1f} s)"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from qpm_lib.config import load_profile
+    from qpm_lib.report import build_report
+    from qpm_lib.runner import CHAPTERS, find_chapter, run_chapters
+    from qpm_lib.runs import RunFolder
+
+    settings = _pairs(arguments.settings, "--set") | ({"data.skip_damaged": "true"} if arguments.skip_damaged else {})
+    config = load_profile(arguments.profile, **settings)
+    start, only = (find_chapter(c) if c else None for c in (arguments.start, arguments.only))
+    parameters = _parameters(arguments.param)
+    run = RunFolder.create((arguments.out or Path("runs") / arguments.profile).resolve(), config)
+    names = [c.name for c in CHAPTERS]
+
+    def tell(report: Any) -> None:
+        figures = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in report.figures.items())
+        _show(f"[{names.index(report.name) + 1}/{len(names)}] {report.name:<24} {report.status:<8} {report.seconds:6.1f} s   {figures}")
+
+    try:
+        run_chapters(run, start=start, only=only, parameters=parameters, on_chapter=tell)
+    finally:
+        index = build_report(run)
+    _show()
+    if (run.path / "metrics.json").exists():
+        _print_results(run)
+    _show(f"\nreport: {index}")
+    return 0
+
+
+def _doctor() -> int:
+    from qpm_lib.doctor import examine
+
+    healthy = True
+    for check in examine():
+        healthy &= not check.remedy
+        _show(
+            f"{'ok  ' if not check.remedy else 'FAIL'} {check.name:<15} {check.found}"
+            + (f"\n     remedy: {check.remedy}" if check.remedy else "")
+        )
+    return 0 if healthy else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command: 0 is success, 1 an error that is told in one line, 130 Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if getattr(arguments, "verbose", False) else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        return _doctor() if arguments.command == "doctor" else _run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; run the same command again to go on\n")
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

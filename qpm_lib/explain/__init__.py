@@ -1,0 +1,24 @@
+"""Explanations of single predictions, all with one contract: (images, targets) -> maps (B, g, g)."""
+
+from qpm_lib.explain.base import ExplanationMethod, upsample
+from qpm_lib.explain.intrinsic import (
+    Comparison,
+    IntrinsicExplanation,
+    ProbeExplanation,
+    compare_classes,
+    most_activating,
+    outputs_of,
+    strongest_feature,
+)
+
+__all__ = [
+    "Comparison",
+    "ExplanationMethod",
+    "IntrinsicExplanation",
+    "ProbeExplanation",
+    "compare_classes",
+    "most_activating",
+    "outputs_of",
+    "strongest_feature",
+    "upsample",
+]

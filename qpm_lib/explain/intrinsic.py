@@ -1,0 +1,85 @@
+"""Explanations that come with the model: nothing is estimated, the maps are what the score is made of."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from qpm_lib.adapter import LinearProbe, Output
+from qpm_lib.backbones import FrozenBackbone
+from qpm_lib.features import FeatureStore
+from qpm_lib.model import DinoQPM
+from qpm_lib.training import outputs
+
+
+class IntrinsicExplanation:
+    """Exact local explanation of a `DinoQPM`: the k weighted feature maps of the target class, added up.
+
+    The sum over the picture is the target's logit plus a constant of the class. Follows the contract of `base.ExplanationMethod`.
+    """
+
+    def __init__(self, model: DinoQPM) -> None:
+        self.model = model
+
+    def __call__(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
+        """Maps (B, g, g), non-negative."""
+        return self.model.local_map(self.model.output(images), targets)
+
+
+class ProbeExplanation:
+    """Class activation map of the linear probe on patch tokens, as a comparison: nothing makes it local."""
+
+    def __init__(self, probe: LinearProbe, backbone: FrozenBackbone) -> None:
+        self.probe, self.backbone = probe, backbone
+
+    def __call__(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
+        """Maps (B, g, g), signed."""
+        tokens = self.backbone.tokens(self.backbone.preprocess(list(images)))
+        maps = self.probe(tokens.patches, tokens.cls).maps
+        return (self.probe.class_weight[targets][..., None, None] * maps).sum(1)
+
+
+class Comparison(NamedTuple):
+    """Features of two classes, as positions 0 to n-1: only in the first, in both, only in the second."""
+
+    only_a: Int[np.ndarray, "a"]
+    shared: Int[np.ndarray, "s"]
+    only_b: Int[np.ndarray, "b"]
+
+
+def compare_classes(weight: Float[Tensor, "classes n"], a: int, b: int) -> Comparison:
+    """Which features two classes share and which tell them apart."""
+    first, second = weight[a].cpu().numpy() > 0, weight[b].cpu().numpy() > 0
+    return Comparison(np.flatnonzero(first & ~second), np.flatnonzero(first & second), np.flatnonzero(second & ~first))
+
+
+def strongest_feature(maps: Float[Tensor, "features g g"]) -> Int[Tensor, "g g"]:
+    """Which of the maps is largest at each patch."""
+    return maps.argmax(0)
+
+
+def most_activating(model: DinoQPM, store: FeatureStore, *, count: int = 6, train: bool = False) -> Int[np.ndarray, "n count"]:
+    """Rows of the store on which each feature is strongest, among correct predictions only.
+
+    Pictures come from the test split unless `train`. Where fewer pictures are predicted correctly than asked for, all are used.
+    """
+    rows = store.rows(train)
+    vectors, right = [], []
+    for out, labels in outputs(model, store, rows):
+        vectors.append(out.vector.cpu())
+        right.append((out.logits.argmax(1) == labels).cpu())
+    value, correct = torch.cat(vectors), torch.cat(right)
+    if not correct.any():
+        raise ValueError("the model predicts no picture correctly: there are no examples to show")
+    value, rows = value[correct], rows[correct]
+    return rows[value.topk(min(count, len(value)), dim=0).indices.T].numpy()
+
+
+def outputs_of(model: DinoQPM, store: FeatureStore, rows: Int[Tensor, "rows"]) -> Output:
+    """Outputs of a few rows at once."""
+    parts = [out for out, _ in outputs(model, store, rows)]
+    return Output(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

@@ -1,0 +1,158 @@
+"""Run folders: one place for the settings, results, figures and models of a run."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from qpm_lib.adapter import DenseModel
+from qpm_lib.artifacts import read_json, write_atomically, write_json
+from qpm_lib.backbones import FrozenBackbone, load_backbone
+from qpm_lib.config import RunConfig, config_from_dict, load_profile, stage_key
+from qpm_lib.data import ImageDataset, load_dataset
+from qpm_lib.features import FeatureStore
+from qpm_lib.model import DinoQPM
+from qpm_lib.seeding import choose_device
+from qpm_lib.selection.problem import Selection
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """A folder with `config.json`, `result.json`, `figures/`, and what the chapters make: `dense/`, `selection.json`, `model/`, `metrics.json`.
+
+    Attributes
+    ----------
+    path : the folder. config : its settings.
+    """
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path, self.config = path, config
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> "RunFolder":
+        """Make the folder, or give an existing one new settings; results of other settings are then made again by their chapters.
+
+        Raises
+        ------
+        ValueError : when the folder cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / "config.json", asdict(config))
+        except OSError as error:
+            raise ValueError(f"run folder {path} cannot be written ({error.strerror}): choose another with --out") from error
+        return cls(path, config)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Contents of `result.json`: one object per chapter."""
+        path = self.path / "result.json"
+        return read_json(path) if path.exists() else {}
+
+    def update_result(self, chapter: str, **values: Any) -> None:
+        """Change some entries of a chapter's object in `result.json`."""
+        results = self.results
+        results[chapter] = {**results.get(chapter, {}), **values}
+        write_json(self.path / "result.json", results)
+
+    def record(self, chapter: str, **figures: float | str | None) -> None:
+        """Write the key figures of a chapter; its last cell calls this, and a chapter without it has not finished."""
+        self.update_result(chapter, figures=figures)
+
+    def save_figure(self, figure: Figure, name: str) -> Path:
+        """Write a figure to `figures/<name>.png`."""
+        path = self.path / "figures" / f"{name}.png"
+        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png"))
+        return path
+
+    # -- what the chapters start from -----------------------------------------------------------------------------------------------
+
+    def dataset(self) -> ImageDataset:
+        """The pictures of this run."""
+        return load_dataset(self.config.data)
+
+    def backbone(self) -> FrozenBackbone:
+        """The frozen backbone of this run, on its device."""
+        settings = self.config.backbone
+        return load_backbone(
+            settings.name,
+            weights=settings.weights or None,
+            image_size=settings.image_size,
+            device=self.config.device,
+            aspect=settings.aspect,
+        )
+
+    def features(self, dataset: ImageDataset, backbone: FrozenBackbone) -> FeatureStore:
+        """The features of this run, extracted on first use, on its device."""
+        options = asdict(self.config.features)
+        return FeatureStore.extract(dataset, backbone, **options).to(choose_device(self.config.device))
+
+    def _check_made_by(self, path: Path, stage: str, chapter: str) -> None:
+        if path.exists() and read_json(path).get("made_by") != stage_key(self.config, stage):
+            raise ValueError(
+                f"{path.parent if path.name == 'model.json' else path} was made with other settings than config.json: run chapter {chapter} again"
+            )
+
+    def save_dense(self, model: DenseModel) -> None:
+        """Keep the dense model of this run."""
+        model.save(self.path / "dense", made_by=stage_key(self.config, "dense"))
+
+    def load_dense(self) -> DenseModel:
+        """The dense model of this run, on its device.
+
+        Raises
+        ------
+        ValueError : when there is none, or it was made with other settings.
+        """
+        self._check_made_by(self.path / "dense" / "model.json", "dense", "02")
+        return DenseModel.load(self.path / "dense").to(choose_device(self.config.device))
+
+    def save_selection(self, selection: Selection) -> None:
+        """Keep the selection of this run."""
+        selection.save(self.path / "selection.json", made_by=stage_key(self.config, "selection"))
+
+    def load_selection(self) -> Selection:
+        """The selection of this run.
+
+        Raises
+        ------
+        ValueError : when there is none, or it was made with other settings.
+        """
+        self._check_made_by(self.path / "selection.json", "selection", "03")
+        return Selection.load(self.path / "selection.json")
+
+    def save_model(self, model: DinoQPM, store: FeatureStore) -> None:
+        """Keep the finished model of this run."""
+        model.save(self.path / "model", backbone=store.backbone_fingerprint, made_by=stage_key(self.config, "model"))
+
+    def load_model(self) -> DinoQPM:
+        """The finished model of this run, on its device.
+
+        Raises
+        ------
+        ValueError : when there is none, or it was made with other settings.
+        """
+        self._check_made_by(self.path / "model" / "model.json", "model", "04")
+        return DinoQPM.load(self.path / "model").to(choose_device(self.config.device))
+
+
+def open_run(path: str | Path, profile: str = "toy") -> RunFolder:
+    """Open a run folder, or make one with the settings of a profile.
+
+    Raises
+    ------
+    ValueError : when the folder belongs to another profile, or its settings cannot be read.
+    """
+    folder = Path(path).resolve()
+    settings = folder / "config.json"
+    if not settings.exists():
+        return RunFolder.create(folder, load_profile(profile))
+    config = config_from_dict(read_json(settings))
+    if config.profile != profile:
+        raise ValueError(
+            f"{folder} belongs to profile {config.profile!r}, not {profile!r}: choose another run_folder, or set profile = {config.profile!r}"
+        )
+    return RunFolder(folder, config)
