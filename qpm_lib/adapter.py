@@ -70,7 +70,7 @@ class Adapter(nn.Module):
             if int(name.split(".")[1]) >= last and tensor.ndim:
                 state[name] = tensor[features.to(tensor.device)]
         small.load_state_dict(state)
-        return small
+        return small.to(self.layers[0].weight.device).train(self.training)
 
 
 class DenseModel(nn.Module):

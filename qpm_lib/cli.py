@@ -129,9 +129,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from qpm_lib.report import build_report
     from qpm_lib.runner import CHAPTERS, find_chapter, run_chapters
     from qpm_lib.runs import RunFolder
+    from qpm_lib.seeding import choose_device
 
     settings = _pairs(arguments.settings, "--set") | ({"data.skip_damaged": "true"} if arguments.skip_damaged else {})
     config = load_profile(arguments.profile, **settings)
+    choose_device(config.device)
     start, only = (find_chapter(c) if c else None for c in (arguments.start, arguments.only))
     parameters = _parameters(arguments.param)
     run = RunFolder.create((arguments.out or Path("runs") / arguments.profile).resolve(), config)

@@ -45,7 +45,7 @@ class FeatureConfig:
 class AdapterConfig:
     """The token-wise MLP D -> hidden -> ... -> n_features, and how its maps become a vector."""
 
-    n_layers: int = 3
+    n_layers: int = 2
     hidden: int = 256
     n_features: int = 128
     pooling: Literal["avg", "max", "cls", "cls_avg"] = "avg"
@@ -55,7 +55,7 @@ class AdapterConfig:
 class TrainingConfig:
     """One training stage. The last three are the weights of the loss terms beside the cross-entropy."""
 
-    epochs: int = 12
+    epochs: int = 25
     lr: float = 1e-3
     weight_decay: float = 7e-4
     batch_size: int = 32
@@ -97,14 +97,18 @@ _FINE_TUNE = TrainingConfig(epochs=25, lr=5e-3, weight_decay=8e-4, batch_size=16
 _PUBLISHED = RunConfig(
     profile="cub",
     data=DataConfig(kind="cub"),
-    backbone=BackboneConfig(name="dinov2_vitb14_reg", image_size=224),
+    backbone=BackboneConfig(name="dinov2_vitb14_reg"),
     features=FeatureConfig(workers=2),
     adapter=AdapterConfig(n_layers=4, hidden=2048, n_features=512),
     dense=_DENSE,
     selection=SelectionConfig(n_features=50, n_per_class=5, time_limit=10_800.0),
     fine_tune=_FINE_TUNE,
 )
-_TOY = RunConfig(dense=replace(_DENSE, epochs=12), fine_tune=replace(_FINE_TUNE, epochs=12))
+_TOY = RunConfig(
+    dense=replace(_DENSE, epochs=20),
+    selection=SelectionConfig(gap=0.0, time_limit=60.0),
+    fine_tune=replace(_FINE_TUNE, diversity=0.5, l1_maps=4.0),
+)
 
 PROFILES: Mapping[str, RunConfig] = {
     "toy": _TOY,
@@ -113,9 +117,9 @@ PROFILES: Mapping[str, RunConfig] = {
         profile="smoke",
         data=DataConfig(n_species=6, train_per_class=16, test_per_class=8),
         adapter=AdapterConfig(n_layers=2, hidden=64, n_features=48),
-        dense=replace(_DENSE, epochs=6),
-        selection=SelectionConfig(n_features=10, n_per_class=3, time_limit=30.0),
-        fine_tune=replace(_FINE_TUNE, epochs=6),
+        dense=replace(_DENSE, epochs=8),
+        selection=SelectionConfig(n_features=10, n_per_class=3, gap=0.0, time_limit=30.0),
+        fine_tune=replace(_TOY.fine_tune, epochs=8),
     ),
     "cub": _PUBLISHED,
     "folder": replace(_PUBLISHED, profile="folder", data=DataConfig(kind="folder")),
@@ -166,6 +170,24 @@ def _parse(key: str, kind: Any, value: Any) -> Any:
         raise ValueError(f"{key} (={value!r}) must be {wanted}") from None
 
 
+def read_redundancy_rule(rule: str | float) -> str | float:
+    """Read a redundancy rule: a name, or a share of pairs in (0, 1], also as text.
+
+    Raises
+    ------
+    ValueError : for anything else.
+    """
+    if rule in ("as_coded", "as_written", "none"):
+        return rule
+    try:
+        share = float(rule)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise ValueError(f"selection.redundancy (={rule!r}) must be as_coded, as_written, none, or a share of pairs above 0 and at most 1")
+    return share
+
+
 def _check(config: RunConfig) -> None:
     """Refuse values that cannot work, before anything is computed."""
     positive = {
@@ -191,6 +213,7 @@ def _check(config: RunConfig) -> None:
         raise ValueError(f"selection.n_features (={n}) exceeds adapter.n_features (={total}): lower the first or raise the second")
     if k > n:
         raise ValueError(f"selection.n_per_class (={k}) exceeds selection.n_features (={n}): lower the first or raise the second")
+    read_redundancy_rule(config.selection.redundancy)
     if config.device not in ("auto", "cpu", "cuda") and not config.device.startswith("cuda:"):
         raise ValueError(f"device (={config.device!r}) must be auto, cpu, cuda or cuda:<number>")
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from qpm_lib.selection.problem import Selection
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """What the loop and the metrics need of a model."""
 
@@ -103,13 +104,12 @@ def _average_statistics(
     model.eval()
 
 
-@torch.no_grad()
 def outputs(
     model: Classifier, store: FeatureStore, rows: Int[Tensor, "rows"], batch_size: int = 64
 ) -> Iterator[tuple[Output, Int[Tensor, "batch"]]]:
     """Outputs of a model over some rows in order, batch by batch, with the labels."""
     for batch in store.batches(rows, batch_size):
-        with torch.autocast(store.device.type, torch.bfloat16, enabled=store.device.type == "cuda"):
+        with torch.no_grad(), torch.autocast(store.device.type, torch.bfloat16, enabled=store.device.type == "cuda"):
             out = model(batch.patches, batch.cls)
         yield Output(*(t.float() for t in out)), batch.labels
 

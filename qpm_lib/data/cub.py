@@ -98,6 +98,8 @@ def read_cub(root: Path) -> ImageDataset:
     """
     images = _rows(root / "images.txt", 2, rest=True)
     ids, names = [row[0] for row in images], [row[1].strip() for row in images]
+    if not names:
+        raise ValueError(f"{root / 'images.txt'} is empty: it must list one picture per line")
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{root / 'images.txt'} names {name!r}, which lies outside the folder")

@@ -1,7 +1,7 @@
 """The contract of every explanation method: pictures and classes in, one map per picture out."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 
+@runtime_checkable
 class ExplanationMethod(Protocol):
     """`method(images, targets)` returns maps (B, g, g), signed where the method is; larger means more important for the class."""
 

@@ -13,7 +13,7 @@ from qpm_lib.adapter import LinearProbe, Output
 from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
-from qpm_lib.training import outputs
+from qpm_lib.training import Classifier, outputs
 
 
 class IntrinsicExplanation:
@@ -79,7 +79,7 @@ def most_activating(model: DinoQPM, store: FeatureStore, *, count: int = 6, trai
     return rows[value.topk(min(count, len(value)), dim=0).indices.T].numpy()
 
 
-def outputs_of(model: DinoQPM, store: FeatureStore, rows: Int[Tensor, "rows"]) -> Output:
+def outputs_of(model: Classifier, store: FeatureStore, rows: Int[Tensor, "rows"]) -> Output:
     """Outputs of a few rows at once."""
     parts = [out for out, _ in outputs(model, store, rows)]
     return Output(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from qpm_lib.config import read_redundancy_rule
+
 log = logging.getLogger(__name__)
 _STEPS = 24
 
@@ -94,24 +96,6 @@ def threshold(r: Float[np.ndarray, "f f"], n_features: int) -> float:
     return float(values[high]) if high < len(values) else float(np.nextafter(values[-1], np.inf))
 
 
-def check_rule(rule: str | float) -> str | float:
-    """Read a redundancy rule: a name, or a share of pairs in (0, 1], also as text.
-
-    Raises
-    ------
-    ValueError : for anything else.
-    """
-    if rule in ("as_coded", "as_written", "none"):
-        return rule
-    try:
-        share = float(rule)
-    except ValueError:
-        share = -1.0
-    if not 0 < share <= 1:
-        raise ValueError(f"redundancy rule (={rule!r}) must be as_coded, as_written, none, or a share of pairs above 0 and at most 1")
-    return share
-
-
 def redundancy(
     relevance: Float[np.ndarray, "features classes"], n_features: int, rule: str | float = "as_coded"
 ) -> Float[np.ndarray, "features features"]:
@@ -130,7 +114,7 @@ def redundancy(
     ------
     ValueError : for an unknown rule, or more features wanted than there are.
     """
-    rule = check_rule(rule)
+    rule = read_redundancy_rule(rule)
     f = len(relevance)
     if n_features > f:
         raise ValueError(f"n_features (={n_features}) exceeds the number of features (={f}): lower it")

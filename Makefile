@@ -1,0 +1,31 @@
+# Everything lives in .venv: `make clean` removes it. PYTHON chooses the interpreter, for example `make tutorial PYTHON=python3.12`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help tutorial test lab clean
+
+help:
+	@echo "make tutorial   install, render the toy birds, run the chapters, build a report"
+	@echo "make test       install and run all tests, the chapters on a small profile included"
+	@echo "make lab        install and open the notebooks in JupyterLab"
+	@echo "make clean      remove the environment (runs/ and the cache stay)"
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.13 was not found: install one, or name it with make PYTHON=<path>"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "venv is missing: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $(READY)
+
+tutorial: $(READY)
+	$(BIN)/qpm run --profile toy --out runs/toy
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,117 @@
+"""Fixtures: a cache of its own, shape checks on, small toy data, and a store with planted features."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["QPM_CACHE"] = tempfile.mkdtemp(prefix="qpm-test-cache-")
+os.environ["TQDM_DISABLE"] = "1"
+os.environ["MPLBACKEND"] = "agg"
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("qpm_lib", "shape_checks.checked"):
+    import qpm_lib
+    from qpm_lib import cli, doctor, plotting, pretraining, report, runner  # noqa: F401
+
+import numpy as np
+import pytest
+import torch
+
+from qpm_lib.config import AdapterConfig, DataConfig, load_profile
+from qpm_lib.data import ImageDataset, load_dataset
+from qpm_lib.features import FeatureStore, Manifest, _save_shard, _shard_name
+
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "CUB_200_2011_mini"
+N_CLASSES, GRID, WIDTH = 4, 4, 12
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="CUDA is not available on this machine"))
+        if "photographs" in item.keywords and not PHOTOGRAPHS.exists():
+            item.add_marker(pytest.mark.skip(reason="the CUB-200-2011 sample is not beside the checkout"))
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    return PHOTOGRAPHS
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """Four species, six training and three test pictures each."""
+    return load_dataset(DataConfig(n_species=4, train_per_class=6, test_per_class=3))
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    return qpm_lib.load_backbone("toy")
+
+
+@pytest.fixture(scope="session")
+def toy_store(toy, backbone):
+    return FeatureStore.extract(toy, backbone, shard_size=16)
+
+
+def planted_tokens(label, rng):
+    """Background noise, plus the two directions of a class at patches of their own. Classes c and c + 1 share a direction."""
+    patches = 0.1 * rng.standard_normal((GRID * GRID, WIDTH))
+    patches[label, label] += 3.0
+    patches[8 + label, (label + 1) % N_CLASSES] += 3.0
+    return patches
+
+
+def make_store(folder, n_per_class=20, seed=0, shard_size=32):
+    rng = np.random.default_rng(seed)
+    labels = np.tile(np.arange(N_CLASSES), n_per_class)
+    patches = np.stack([planted_tokens(c, rng) for c in labels])
+    cls = patches.mean(1)
+    is_train = np.arange(len(labels)) < int(0.75 * len(labels))
+    files = tuple(f"{i}.png" for i in range(len(labels)))
+    dataset = ImageDataset(root=folder, files=files, labels=labels, is_train=is_train, class_names=tuple("abcd"))
+    manifest = Manifest({"backbone": "planted"}, "planted", len(labels), GRID * GRID, WIDTH, shard_size)
+    for k, start in enumerate(range(0, len(labels), shard_size)):
+        content = {
+            "patches": torch.tensor(patches[start : start + shard_size]).half(),
+            "cls": torch.tensor(cls[start : start + shard_size]).half(),
+        }
+        _save_shard(content, folder / _shard_name(k))
+    return FeatureStore(folder, manifest, dataset), dataset
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="session")
+def planted_config():
+    config = load_profile(
+        "toy", **{"selection.n_features": 6, "selection.n_per_class": 2, "dense.epochs": 40, "dense.lr": 1e-2, "fine_tune.epochs": 15}
+    )
+    from dataclasses import replace
+
+    return replace(config, adapter=AdapterConfig(n_layers=1, hidden=16, n_features=16))
+
+
+@pytest.fixture(scope="session")
+def trained(planted, planted_config):
+    """Dense model, selection and finished model on the planted store."""
+    store, _ = planted
+    dense, _ = qpm_lib.train_dense(store, planted_config)
+    rows = store.rows(train=True)
+    vectors = qpm_lib.training.feature_vectors(dense, store, rows)
+    a = qpm_lib.selection.relevance(vectors, store.labels[rows].numpy(), constant="zero")
+    chosen = qpm_lib.selection.solve(a, qpm_lib.selection.redundancy(a, 6), n_features=6, n_per_class=2, gap=0.0)
+    model, history = qpm_lib.fine_tune(dense, chosen, store, planted_config)
+    return dense, chosen, model, history

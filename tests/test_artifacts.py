@@ -1,0 +1,45 @@
+import json
+
+import numpy as np
+import pytest
+
+from qpm_lib.artifacts import content_hash, file_hash, read_json, write_atomically, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, fail)
+    assert read_json(path) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+    with pytest.raises(TypeError, match="set"):
+        write_json(tmp_path / "a.json", {"x": {1}})
+
+
+def test_arrays_and_paths_become_plain_json(tmp_path):
+    write_json(tmp_path / "a.json", {"array": np.arange(3), "path": tmp_path, "number": np.float32(0.5)})
+    assert json.loads((tmp_path / "a.json").read_text())["array"] == [0, 1, 2]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"x": ')
+    with pytest.raises(ValueError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")
+
+
+def test_hashes_depend_on_content_only(tmp_path):
+    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1}) != content_hash({"a": 1, "b": 3})
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,166 @@
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from qpm_lib.artifacts import file_hash
+from qpm_lib.backbones import BACKBONES, TOY_WEIGHTS, build_toy_vit, load_backbone, save_weights, state_hash
+
+
+def picture(width=128, height=128, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def test_tokens_are_those_of_the_transformer(backbone):
+    images = backbone.preprocess([picture(seed=s) for s in range(3)])
+    tokens = backbone.tokens(images)
+    with torch.no_grad():
+        everything = backbone.vit.forward_features(images)
+    assert tokens.patches.shape == (3, 256, 192)
+    torch.testing.assert_close(tokens.cls, everything[:, 0])
+    torch.testing.assert_close(tokens.patches, everything[:, 5:])
+    torch.testing.assert_close(backbone.token_grid(tokens.patches)[1, :, 2, 5], tokens.patches[1, 2 * 16 + 5])
+
+
+def test_tokens_do_not_depend_on_the_batch(backbone):
+    images = backbone.preprocess([picture(seed=s) for s in range(4)])
+    torch.testing.assert_close(backbone.tokens(images).patches[2:3], backbone.tokens(images[2:3]).patches, atol=1e-4, rtol=1e-4)
+
+
+def test_the_patch_order_is_that_of_the_picture(backbone):
+    """Change one patch of the picture: its own token changes most."""
+    images = backbone.preprocess([picture()])
+    changed = images.clone()
+    changed[:, :, 3 * 8 : 4 * 8, 10 * 8 : 11 * 8] = 2.0
+    difference = (backbone.tokens(changed).patches - backbone.tokens(images).patches).norm(dim=-1)[0]
+    assert int(difference.argmax()) == 3 * 16 + 10
+
+
+def test_frozen_stays_frozen(backbone):
+    backbone.train()
+    assert not backbone.training
+    assert not backbone.vit.training
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_squash_and_crop():
+    wide = Image.new("RGB", (256, 128), "black")
+    wide.paste((255, 255, 255), (0, 0, 64, 128))
+    squash, crop = (load_backbone("toy", aspect=a).preprocess([wide])[0, 0] for a in ("squash", "crop"))
+    white = squash.max()
+    assert abs((squash == white).float().mean() - 0.25) < 0.02
+    assert (crop < white).all()
+
+
+def test_pictures_of_another_size_are_refused(backbone):
+    with pytest.raises(ValueError, match=r"\(64, 64\).*128.*preprocess"):
+        backbone.tokens(torch.zeros(1, 3, 64, 64))
+
+
+def test_unknown_names_and_sizes():
+    with pytest.raises(ValueError, match="unknown backbone 'resnet'.*toy"):
+        load_backbone("resnet")
+    with pytest.raises(ValueError, match="=224.*128"):
+        load_backbone("toy", image_size=224)
+    with pytest.raises(ValueError, match="=225.*14"):
+        load_backbone("dinov2_vits14_reg", image_size=225)
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    state = build_toy_vit().state_dict()
+    cases = {
+        "other keys": {"a": torch.zeros(2)},
+        "other sizes": {**state, "norm.weight": torch.zeros(7)},
+        "one missing": {k: v for k, v in state.items() if k != "norm.bias"},
+    }
+    for name, content in cases.items():
+        path = tmp_path / f"{name}.safetensors"
+        save_file({k: v.contiguous() for k, v in content.items()}, path)
+        with pytest.raises(ValueError, match=f"{name}.safetensors does not fit backbone 'toy'"):
+            load_backbone("toy", weights=path)
+    with pytest.raises(ValueError, match="does not exist"):
+        load_backbone("toy", weights=tmp_path / "none.pth")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        load_backbone("toy", weights=tmp_path / "text.safetensors")
+
+
+class Malicious:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+def test_a_pickle_is_never_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("weights.pth").write_bytes(pickle.dumps({"model": Malicious()}, protocol=2))
+    with pytest.raises(ValueError, match="weights.pth"):
+        load_backbone("toy", weights=Path("weights.pth"))
+    torch.save({"model": Malicious()}, "zipped.pth")
+    with pytest.raises(ValueError, match="zipped.pth"):
+        load_backbone("toy", weights=Path("zipped.pth"))
+    assert not Path("executed").exists()
+
+
+def test_weights_survive_a_round_trip(tmp_path):
+    torch.manual_seed(0)
+    vit = build_toy_vit()
+    save_weights(vit, tmp_path / "w.safetensors")
+    loaded = load_backbone("toy", weights=tmp_path / "w.safetensors")
+    half = {k: v.half().float() for k, v in vit.state_dict().items()}
+    assert state_hash(loaded.vit.state_dict()) == state_hash(half) == loaded.fingerprint["weights_sha256"]
+    assert loaded.fingerprint != load_backbone("toy").fingerprint
+
+
+def test_hash_sees_every_value():
+    state = build_toy_vit().state_dict()
+    changed = copy.deepcopy(state)
+    changed["norm.bias"][3] += 1e-3
+    assert state_hash(state) != state_hash(changed)
+
+
+def test_dinov2_reads_a_file_in_the_official_layout(tmp_path):
+    """Random weights under the official names, which differ from timm's in the registers and the mask token."""
+    import timm
+
+    torch.manual_seed(0)
+    vit = timm.create_model(BACKBONES["dinov2_vits14_reg"].architecture, img_size=518, num_classes=0)
+    official = {}
+    for key, tensor in vit.state_dict().items():
+        key = {"reg_token": "register_tokens"}.get(key, key)
+        if key == "pos_embed":
+            tensor = torch.cat([torch.zeros_like(tensor[:, :1]), tensor], dim=1)
+        if key == "cls_token":
+            tensor = torch.zeros_like(tensor)
+        official[key] = tensor
+    official["mask_token"] = torch.zeros(1, 384)
+    torch.save(official, tmp_path / "dinov2.pth")
+    backbone = load_backbone("dinov2_vits14_reg", weights=tmp_path / "dinov2.pth", image_size=224)
+    assert (backbone.grid, backbone.width, backbone.n_prefix) == (16, 384, 5)
+    tokens = backbone.tokens(backbone.preprocess([picture(300, 200)]))
+    assert tokens.patches.shape == (1, 256, 384)
+    torch.testing.assert_close(backbone.vit.blocks[3].mlp.fc1.weight, vit.blocks[3].mlp.fc1.weight)
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch):
+    import timm
+
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(ValueError, match=r"could not be downloaded.*backbone\.weights=<file>"):
+        load_backbone("dinov2_vits14_reg")
+
+
+def test_the_card_of_the_embedded_backbone_is_true():
+    card = json.loads(TOY_WEIGHTS.with_suffix(".json").read_text())
+    assert card["sha256"] == file_hash(TOY_WEIGHTS)
+    assert card["training"] == "renderer-supervised"
+    assert TOY_WEIGHTS.stat().st_size < 8e6
+    assert all(torch.isfinite(t.float()).all() for t in load_file(TOY_WEIGHTS).values())

@@ -1,0 +1,154 @@
+"""The real chapters: what their sources look like, and the whole chain on profile smoke."""
+
+import re
+import statistics
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import qpm_lib
+from qpm_lib.artifacts import read_json
+from qpm_lib.cli import main
+from qpm_lib.report import _mathml
+from qpm_lib.runner import CHAPTERS, notebooks_folder
+
+BOOKS = {c.name: nbformat.read(notebooks_folder() / f"{c.name}.ipynb", as_version=4) for c in CHAPTERS}
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_sources_follow_the_template(name):
+    book = BOOKS[name]
+    code = [c for c in book.cells if c.cell_type == "code"]
+    text = [c for c in book.cells if c.cell_type == "markdown"]
+    assert len(book.cells) <= 40
+    assert all(not c.outputs and c.execution_count is None for c in code)
+    lines = [len(c.source.strip().splitlines()) for c in code]
+    assert statistics.median(lines) <= 6
+    assert max(lines) <= 25
+    assert sum(len(c.source.split()) for c in text) > sum(len(c.source.split()) for c in code)
+    assert text[0].source.startswith("# ")
+    for word in ("**Question.**", "**Inputs**", "**Outputs**", "**Run time**"):
+        assert word in text[0].source
+    everything = "\n".join(c.source for c in text)
+    for word in ("## Exercise", "<details>", "## Recap", "**Next:**", "| symbol | variable |"):
+        assert word in everything
+    source = "\n".join(c.source for c in code)
+    assert "assert_allclose" in source
+    assert f'run.record("{name}"' in source
+    assert "run.save_figure" in source
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_parameters_are_few_flat_and_explained(name):
+    cells = [c for c in BOOKS[name].cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    lines = cells[0].source.splitlines()
+    assert len(lines) <= 8
+    for line in lines:
+        assert re.fullmatch(r'\w+ = ("[^"#]*"|-?[\d.]+|True|False)  # .+', line), line
+    assert [line.split(" = ")[0] for line in lines[:2]] == ["run_folder", "profile"]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    assert main(["run", "--profile", "smoke", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.chain
+def test_the_chain_leaves_a_complete_run_folder(smoke):
+    result = read_json(smoke / "result.json")
+    assert [result[c.name]["status"] for c in CHAPTERS] == ["done"] * len(CHAPTERS)
+    for path in ("config.json", "metrics.json", "selection.json", "model/model.json", "model/model.safetensors", "report/index.html"):
+        assert (smoke / path).exists()
+    for chapter in CHAPTERS:
+        book = nbformat.read(smoke / "notebooks" / f"{chapter.name}.ipynb", as_version=4)
+        assert all(c.execution_count for c in book.cells if c.cell_type == "code")
+        assert (smoke / "report" / f"{chapter.name}.html").exists()
+
+
+@pytest.mark.chain
+def test_every_figure_shows_something(smoke):
+    figures = sorted((smoke / "figures").glob("*.png"))
+    assert len(figures) >= 15
+    for path in figures:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        assert min(pixels.shape[:2]) > 100, path.name
+        assert (pixels != 255).any(-1).mean() > 0.03, path.name
+
+
+@pytest.mark.chain
+def test_the_model_of_the_chain_is_what_it_claims(smoke):
+    config = read_json(smoke / "config.json")
+    model = qpm_lib.DinoQPM.load(smoke / "model").with_backbone(qpm_lib.load_backbone("toy"))
+    weight = model.class_weight
+    assert weight.shape == (config["data"]["n_species"], config["selection"]["n_features"])
+    assert (weight.sum(1) == config["selection"]["n_per_class"]).all()
+    assert len({tuple(row) for row in weight.tolist()}) == len(weight)
+    run = qpm_lib.open_run(smoke, "smoke")
+    dataset = run.dataset()
+    store = run.features(dataset, run.backbone())
+    reported = read_json(smoke / "metrics.json")["qpm"]["accuracy"]
+    assert qpm_lib.training.accuracy(model, store) == pytest.approx(reported)
+    rows = dataset.test_rows[:4]
+    explanation = model.explain([dataset.image(int(r)) for r in rows])
+    logits = model.predict([dataset.image(int(r)) for r in rows]).logits
+    torch.testing.assert_close(explanation.contributions.sum(1), logits.amax(1), rtol=1e-4, atol=1e-4)
+    assert reported > 2 / len(weight)
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found, self.images_without_text = [], 0
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.found += [values[k] for k in ("href", "src") if k in values]
+        self.images_without_text += tag == "img" and not values.get("alt")
+
+
+@pytest.mark.chain
+def test_the_report_works_offline(smoke):
+    for page in (smoke / "report").glob("*.html"):
+        links = Links()
+        links.feed(page.read_text())
+        for link in links.found:
+            target = link.split("#")[0]
+            assert not target.startswith(("http:", "https:", "//")), (page.name, link)
+            assert not target or target.startswith("data:") or (page.parent / target).exists(), (page.name, link[:80])
+        assert links.images_without_text == 0
+        assert "Traceback" not in page.read_text()
+        assert "<script" not in page.read_text()
+    index = (smoke / "report" / "index.html").read_text()
+    assert "CLS linear probe" in index
+    assert "proven bound" in index
+    assert "<math" in (smoke / "report" / "02_dense_model.html").read_text()
+    assert "$$" not in (smoke / "report" / "02_dense_model.html").read_text()
+    assert sum(f.stat().st_size for f in (smoke / "report").rglob("*") if f.is_file()) < 30e6
+
+
+@pytest.mark.chain
+def test_running_again_skips_everything_and_a_change_runs_what_depends_on_it(smoke, capsys):
+    assert main(["run", "--profile", "smoke", "--out", str(smoke)]) == 0
+    assert capsys.readouterr().out.count("skipped") == len(CHAPTERS)
+    assert main(["run", "--profile", "smoke", "--out", str(smoke), "--set", "selection.n_per_class=2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert [line.split()[2] for line in lines] == ["skipped"] * 2 + ["done"] * 4
+    model = qpm_lib.DinoQPM.load(smoke / "model")
+    assert model.n_per_class == 2
+
+
+def test_formulas_become_mathml_and_code_stays():
+    text = _mathml("Let $x_1$ be `$y$`.\n\n$$\\sum_p E[p]$$\n\n```python\nprint('$z$')\n```\ncosts $5 and $6.")
+    assert text.count("<math") == 2
+    assert "`$y$`" in text
+    assert "print('$z$')" in text
+    assert "costs $5 and $6." in text
+    assert Path(notebooks_folder()).name == "notebooks"

@@ -1,0 +1,163 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import GRID, N_CLASSES
+
+from qpm_lib import plotting
+from qpm_lib.explain import (
+    IntrinsicExplanation,
+    ProbeExplanation,
+    compare_classes,
+    most_activating,
+    outputs_of,
+    strongest_feature,
+    upsample,
+)
+from qpm_lib.training import train_linear_probe
+
+
+def test_the_planted_patches_are_the_peaks(planted, trained):
+    """Class c is planted at patches c and 8 + c: its explanation must peak there, for every correct test picture."""
+    store, _ = planted
+    model = trained[2]
+    rows = store.rows(train=False)
+    out = outputs_of(model, store, rows)
+    labels = store.labels[rows]
+    local = model.local_map(out, labels).flatten(1)
+    peaks = local.argmax(1)
+    assert ((peaks == labels) | (peaks == 8 + labels)).all()
+    planted_mass = local.gather(1, torch.stack([labels, 8 + labels], 1)).sum(1) / local.sum(1)
+    assert planted_mass.min() > 0.6
+
+
+def test_methods_follow_the_contract(toy, toy_store, backbone):
+    from qpm_lib.adapter import DenseModel
+    from qpm_lib.config import AdapterConfig
+    from qpm_lib.model import DinoQPM
+    from qpm_lib.selection.problem import Selection
+
+    torch.manual_seed(0)
+    assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
+    chosen = Selection(np.arange(4), assignment, 1.0, 1.0, 0.0, 0.0, "optimal")
+    dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=6))
+    model = (
+        DinoQPM.from_dense(dense, chosen, mean=torch.zeros(4), std=torch.ones(4), class_names=toy.class_names)
+        .eval()
+        .with_backbone(backbone)
+    )
+    images, targets = [toy.image(0), toy.image(20)], torch.tensor([1, 3])
+    for method in (IntrinsicExplanation(model), ProbeExplanation(train_linear_probe(toy_store), backbone)):
+        maps = method(images, targets)
+        assert maps.shape == (2, 16, 16)
+        assert torch.isfinite(maps).all()
+        torch.testing.assert_close(method(images[1:], targets[1:]), maps[1:], rtol=1e-3, atol=1e-4)
+
+
+def test_comparing_classes():
+    weight = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0]])
+    groups = compare_classes(weight, 0, 1)
+    assert [g.tolist() for g in groups] == [[0], [1], [2]]
+    assert [len(g) for g in compare_classes(weight, 0, 0)] == [0, 2, 0]
+
+
+def test_examples_are_correct_predictions_in_descending_order(planted, trained):
+    store, _ = planted
+    model = trained[2]
+    examples = most_activating(model, store, count=3)
+    assert examples.shape == (6, 3)
+    out = outputs_of(model, store, torch.arange(len(store)))
+    for f, rows in enumerate(examples):
+        values = out.vector[torch.as_tensor(rows), f]
+        assert (values[:-1] >= values[1:]).all()
+        assert (out.logits[torch.as_tensor(rows)].argmax(1) == store.labels[torch.as_tensor(rows)]).all()
+        assert not store.is_train[torch.as_tensor(rows)].any()
+
+
+def test_a_model_that_is_always_wrong_has_no_examples(planted, trained):
+    store, _ = planted
+    import copy
+
+    wrong = copy.copy(store)
+    wrong.labels = (store.labels + 1) % N_CLASSES
+    with pytest.raises(ValueError, match="predicts no picture correctly"):
+        most_activating(trained[2], wrong)
+
+
+def test_upsampling_keeps_the_place():
+    maps = torch.zeros(1, GRID, GRID)
+    maps[0, 1, 3] = 1.0
+    big = upsample(maps, (64, 80))
+    assert big.shape == (1, 64, 80)
+    y, x = divmod(int(big[0].argmax()), 80)
+    assert 16 <= y < 32
+    assert 60 <= x < 80
+    assert strongest_feature(torch.stack([maps[0], 1 - maps[0]]))[1, 3] == 0
+
+
+# -- figures --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_features_of_a_class_have_different_colours():
+    rng = np.random.default_rng(0)
+    weight = np.zeros((30, 24))
+    for row in weight:
+        row[rng.choice(24, 5, replace=False)] = 1
+    colours = plotting.feature_colours(weight)
+    same = sum(len({colours[f] for f in np.flatnonzero(row)}) < 5 for row in weight)
+    assert same <= 12
+    assert len(set(plotting.feature_colours(np.ones((1, 10))))) == 10
+    assert plotting.feature_colours(weight) == colours
+
+
+def test_overlay_colours_the_place_and_leaves_the_rest_grey():
+    image = np.full((32, 32, 3), 128, np.uint8)
+    heat = np.zeros((4, 4))
+    heat[0, 0] = 2.0
+    picture = plotting.overlay(image, heat, "#D55E00")
+    assert np.ptp(picture[31, 31]) < 1e-6
+    assert picture[2, 2, 0] > picture[2, 2, 2] + 0.3
+    np.testing.assert_allclose(plotting.overlay(image, np.zeros((4, 4)), "#D55E00"), plotting.overlay(image, np.zeros((4, 4)), "#0072B2"))
+    weak = plotting.overlay(image, heat, "#D55E00", top=20.0)
+    assert weak[2, 2, 0] - weak[2, 2, 2] < picture[2, 2, 0] - picture[2, 2, 2]
+
+
+def test_combined_overlay_shows_the_strongest_feature():
+    heat = np.zeros((2, 4, 4))
+    heat[0, 0, 0], heat[1, 3, 3] = 1.0, 1.0
+    picture = plotting.combined_overlay(np.full((32, 32, 3), 0.5), heat, ["#FF0000", "#0000FF"])
+    assert picture[2, 2].argmax() == 0
+    assert picture[29, 29].argmax() == 2
+    assert np.ptp(plotting.combined_overlay(np.full((8, 8, 3), 0.5), heat * 0, ["#FF0000", "#0000FF"])) < 1e-6
+
+
+def test_token_colours_tell_planted_patches_apart(planted):
+    store, _ = planted
+    colours = plotting.token_colours(store.fetch(torch.arange(8)).patches.numpy())
+    assert colours.shape == (8, GRID, GRID, 3)
+    background = colours[0, 1, 3]
+    assert np.abs(colours[0, 0, 0] - background).sum() > 0.3
+
+
+def test_ordering_puts_like_classes_side_by_side():
+    weight = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1]], float)
+    classes, features = plotting.class_order(weight)
+    assert abs(list(classes).index(0) - list(classes).index(2)) == 1
+    assert sorted(features) == [0, 1, 2, 3]
+    assert plotting.class_order(weight[:2])[0].tolist() == [0, 1]
+
+
+def test_plots_return_their_axes(planted, trained):
+    from qpm_lib.training import Epoch
+
+    _, ax = plt.subplots()
+    weight = trained[2].class_weight.numpy()
+    colours = plotting.feature_colours(weight)
+    assert plotting.show_images(ax, [np.zeros((8, 8, 3))] * 3, columns=2, titles=list("abc")) is ax
+    assert plotting.class_feature_matrix(ax, weight, list("abcd"), colours) is ax
+    assert plotting.confusion_matrix(ax, np.eye(4, dtype=int), list("abcd")) is ax
+    assert plotting.training_curves(ax, [Epoch(1, 0.5, {"cross_entropy": 1.0, "diversity": -1.0})]) is ax
+    assert plotting.bars_with_reference(ax, {"a": 0.5}, reference=0.2, reference_name="chance") is ax
+    bars = plotting.contribution_bars(plt.subplots()[1], np.array([2.0, -1.0]), np.array([1, 3]), colours)
+    assert [round(b.get_width(), 3) for b in bars.patches] == [-1.0, 2.0]
+    assert bars.get_title() == "logit = 1.00"

@@ -1,0 +1,64 @@
+import math
+
+import pytest
+import torch
+
+from qpm_lib.adapter import Output
+from qpm_lib.config import TrainingConfig
+from qpm_lib.losses import diversity_loss, loss_terms, total
+
+
+def spots(places, n_patches=4, height=50.0):
+    maps = torch.zeros(1, len(places), n_patches)
+    for f, p in enumerate(places):
+        maps[0, f, p] = height
+    return maps.view(1, len(places), 2, -1)
+
+
+def loss(maps, weight, logits=None):
+    vector = maps.mean((2, 3))
+    return diversity_loss(maps, vector, logits if logits is not None else torch.tensor([[0.0, 1.0]]), weight).item()
+
+
+def test_different_places_earn_more_than_the_same():
+    weight = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    assert loss(spots([0, 3]), weight) == pytest.approx(-math.sqrt(2), abs=1e-4)
+    assert loss(spots([2, 2]), weight) == pytest.approx(-1 / math.sqrt(2), abs=1e-4)
+
+
+def test_only_the_predicted_class_counts():
+    weight = torch.tensor([[1.0, 0.0], [0.6, -0.8]])
+    assert loss(spots([0, 3]), weight, torch.tensor([[5.0, 1.0]])) == pytest.approx(-1.0, abs=1e-4)
+    assert loss(spots([0, 3]), weight, torch.tensor([[1.0, 5.0]])) == pytest.approx(-1.4, abs=1e-4)
+
+
+def test_a_by_hand_value():
+    maps = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.5], [0.0, 0.0]]]])
+    vector = torch.tensor([[0.5, 0.25]])
+    weight = torch.tensor([[3.0, 4.0]])
+    a, b = 1 / (math.exp(1) + 3), 1 / (math.exp(0.5) + 3)  # softmax of a patch that is off
+    first, second = 0.6 * 1.0, 0.8 * 0.5  # weight times activity
+    expected = -(max(first * math.e * a, second * b) + max(first * a, second * math.exp(0.5) * b) + 2 * max(first * a, second * b))
+    assert diversity_loss(maps, vector, torch.tensor([[1.0]]), weight).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_nothing_active_is_no_error_and_has_a_gradient():
+    maps = torch.zeros(2, 3, 2, 2, requires_grad=True)
+    value = diversity_loss(maps, maps.mean((2, 3)), torch.zeros(2, 2), torch.zeros(2, 3))
+    value.backward()
+    assert value.item() == 0
+    assert torch.isfinite(maps.grad).all()
+
+
+def test_terms_and_their_weights():
+    maps, logits = torch.rand(2, 3, 2, 2), torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    out = Output(maps, maps.mean((2, 3)), logits)
+    config = TrainingConfig(diversity=0.5, l1_maps=5.0, l1_vector=2.0)
+    terms = loss_terms(out, torch.tensor([0, 0]), torch.ones(2, 3), config)
+    assert list(terms) == ["cross_entropy", "diversity", "l1_maps", "l1_vector"]
+    assert terms["l1_maps"].item() == pytest.approx(5 * maps.mean().item(), rel=1e-5)
+    assert terms["l1_vector"].item() == pytest.approx(2 * maps.mean().item(), rel=1e-5)
+    by_hand = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
+    assert terms["cross_entropy"].item() == pytest.approx(by_hand, rel=1e-5)
+    assert total(terms).item() == pytest.approx(sum(v.item() for v in terms.values()), rel=1e-6)
+    assert list(loss_terms(out, torch.tensor([0, 0]), torch.ones(2, 3), TrainingConfig())) == ["cross_entropy"]

@@ -1,0 +1,197 @@
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qpm_lib import metrics
+from qpm_lib.metrics.interpretability import plausibility_per_image, sid_per_image
+
+
+def spots(places, height=30.0, grid=4):
+    maps = torch.zeros(1, len(places), grid, grid)
+    for f, p in enumerate(places):
+        maps[0, f, p // grid, p % grid] = height
+    return maps
+
+
+def test_accuracy_and_confusion():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 3.0]])
+    assert metrics.accuracy(logits, torch.tensor([0, 0, 0])) == pytest.approx(2 / 3)
+    assert metrics.confusion(logits.argmax(1), torch.tensor([0, 0, 1]), 2).tolist() == [[1, 1], [1, 0]]
+    with pytest.raises(ValueError, match="at least one"):
+        metrics.accuracy(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long))
+
+
+def test_sid_is_one_for_different_places_and_one_over_k_for_the_same():
+    weight, predicted = torch.ones(1, 4), torch.tensor([0])
+    assert metrics.sid(spots([0, 5, 10, 15]), weight, predicted, k=4) == pytest.approx(1.0, abs=1e-2)
+    assert metrics.sid(spots([6, 6, 6, 6]), weight, predicted, k=4) == pytest.approx(0.25, abs=1e-2)
+    assert metrics.sid(torch.zeros(1, 4, 4, 4), weight, predicted, k=4) == pytest.approx(0.25)
+
+
+def test_sid_takes_the_strongest_by_absolute_weight():
+    maps, predicted = spots([0, 0, 9]), torch.tensor([0])
+    assert metrics.sid(maps, torch.tensor([[1.0, 0.1, -2.0]]), predicted, k=2) > 0.95
+    assert metrics.sid(maps, torch.tensor([[1.0, 2.0, -0.1]]), predicted, k=2) < 0.55
+
+
+def test_sid_leaves_out_classes_with_too_few_features():
+    maps = torch.cat([spots([0, 5]), spots([3, 3])])
+    weight = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    scores = sid_per_image(maps, weight, torch.tensor([0, 1]), k=2)
+    assert scores.isnan().tolist() == [False, True]
+    assert metrics.sid(maps, weight, torch.tensor([0, 1]), k=2) == pytest.approx(scores[0].item())
+    assert sid_per_image(maps, weight, torch.tensor([0, 1]), k=3).isnan().all()
+
+
+def test_sid_by_hand():
+    maps = torch.tensor([[[[1.0, 3.0], [2.0, 2.0]], [[2.0, 2.0], [2.0, 2.0]]]])
+    first = np.exp([1 / 2, 3 / 2, 1, 1]) / np.exp([1 / 2, 3 / 2, 1, 1]).sum()
+    expected = np.maximum(first, 0.25).sum() / 2
+    assert metrics.sid(maps, torch.ones(1, 2), torch.tensor([0]), k=2) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_measures_of_maps_do_not_depend_on_order_or_class_names(seed):
+    generator = torch.Generator().manual_seed(seed)
+    maps, weight = torch.rand(5, 6, 4, 4, generator=generator), torch.rand(3, 6, generator=generator)
+    predicted, masks = torch.randint(3, (5,), generator=generator), torch.rand(5, 9, 7, generator=generator) > 0.6
+    images, features, classes = (torch.randperm(n, generator=generator) for n in (5, 6, 3))
+    renamed = torch.empty(3, dtype=torch.long)
+    renamed[classes] = torch.arange(3)
+    changed = maps[images][:, features], weight[classes][:, features], renamed[predicted[images]]
+    assert metrics.sid(maps, weight, predicted, k=3) == pytest.approx(metrics.sid(*changed, k=3), rel=1e-5)
+    assert metrics.plausibility(maps, weight, predicted, masks) == pytest.approx(metrics.plausibility(*changed, masks[images]), rel=1e-5)
+    one_by_one = [metrics.sid(maps[i : i + 1], weight, predicted[i : i + 1], k=3) for i in range(5)]
+    assert metrics.sid(maps, weight, predicted, k=3) == pytest.approx(np.mean(one_by_one), rel=1e-5)
+    assert 1 / 3 - 1e-6 <= metrics.sid(maps, weight, predicted, k=3) <= 1 + 1e-6
+
+
+def test_plausibility_by_hand():
+    maps = torch.zeros(1, 2, 4, 4)
+    maps[0, 0, 0, 0], maps[0, 1, 3, 3] = 3.0, 1.0
+    masks = torch.zeros(1, 8, 8, dtype=torch.bool)
+    masks[0, 0, 1] = True
+    args = maps, torch.tensor([[1.0, 1.0]]), torch.tensor([0]), masks
+    assert metrics.plausibility(*args, dilate=False) == pytest.approx(0.75)
+    assert metrics.plausibility(*args) == pytest.approx(0.75)
+    assert metrics.pointing(*args) == 1.0
+    _, chance = plausibility_per_image(*args, dilate=False)
+    assert chance.item() == pytest.approx(1 / 16)
+    _, dilated = plausibility_per_image(*args)
+    assert dilated.item() == pytest.approx(4 / 16)
+
+
+def test_plausibility_uses_the_predicted_class_and_subtracts_the_minimum():
+    maps = torch.full((1, 2, 2, 2), 5.0)
+    maps[0, 0, 0, 0], maps[0, 1, 1, 1] = 7.0, 9.0
+    masks = torch.tensor([[[True, False], [False, False]]])
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert metrics.plausibility(maps, weight, torch.tensor([0]), masks, dilate=False) == pytest.approx(1.0)
+    assert metrics.plausibility(maps, weight, torch.tensor([1]), masks, dilate=False) == pytest.approx(0.0)
+
+
+def test_a_constant_map_is_worth_chance_not_zero():
+    masks = torch.zeros(1, 4, 4, dtype=torch.bool)
+    masks[0, :2] = True
+    args = torch.ones(1, 1, 4, 4), torch.ones(1, 1), torch.tensor([0]), masks
+    assert metrics.plausibility(*args, dilate=False) == pytest.approx(0.5)
+
+
+def test_any_foreground_makes_a_patch_count():
+    masks = torch.zeros(1, 128, 128, dtype=torch.bool)
+    masks[0, 17, 40] = True
+    cells = metrics.grid_masks(masks, 16, dilate=False)[0]
+    assert torch.nonzero(cells).tolist() == [[2, 5]]
+    assert metrics.grid_masks(masks, 16)[0].sum() == 9
+
+
+def test_class_independence_by_hand():
+    features = np.array([[1.0, 2.0], [1.0, 0.0], [3.0, 0.0], [1.0, 2.0]])
+    labels = np.array([0, 0, 1, 1])
+    assert metrics.class_independence(features, labels) == pytest.approx(1 - (1.0 + 0.5) / 2)
+    assert metrics.class_independence(features + 100, labels) == pytest.approx(0.25)
+    assert np.isnan(metrics.class_independence(np.ones((4, 2)), labels))
+
+
+def test_contrastiveness_of_on_off_and_of_one_lump():
+    rng = np.random.default_rng(0)
+    on_off = np.r_[rng.normal(0, 0.1, 500), rng.normal(5, 0.1, 300)][:, None]
+    lump = rng.normal(0, 1, 800)[:, None]
+    assert metrics.contrastiveness(on_off) > 0.999
+    assert metrics.contrastiveness(lump) < 0.8
+    assert metrics.contrastiveness(on_off * 1e-4) == pytest.approx(metrics.contrastiveness(on_off), abs=1e-6)
+    assert metrics.contrastiveness(np.c_[on_off, np.ones(800)]) == pytest.approx(metrics.contrastiveness(on_off) / 2, abs=1e-6)
+    assert metrics.contrastiveness(lump) == metrics.contrastiveness(lump)
+
+
+def test_contrastiveness_is_one_minus_the_overlap():
+    """Two well separated, equally large groups: the mixture finds them, and the overlap is that of their normal densities."""
+    rng = np.random.default_rng(1)
+    values = np.r_[rng.normal(0, 1, 4000), rng.normal(5, 1, 4000)]
+    expected = 1 - NormalDist(0, 1).overlap(NormalDist(5, 1))
+    assert metrics.contrastiveness(values[:, None]) == pytest.approx(expected, abs=0.01)
+
+
+def test_correlation_by_hand():
+    features = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    assert metrics.correlation(features) == pytest.approx((np.sqrt(0.5) + np.sqrt(0.5) + 0.0) / 3)
+
+
+def test_structural_grounding_by_hand():
+    weight = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]], float)
+    attributes = np.array([[1, 0], [1, 0], [0, 1]], float)
+    assert metrics.structural_grounding(weight, attributes, top=2) == pytest.approx(0.5)
+    assert metrics.structural_grounding(attributes, attributes, top=2) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="row 1 of the class weights"):
+        metrics.structural_grounding(np.array([[1.0], [0.0], [1.0]]), attributes)
+
+
+def test_attribute_alignment_by_hand():
+    features = np.array([[4.0], [4.0], [0.0], [2.0]])
+    attributes = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 1, 1]], bool)
+    assert metrics.attribute_alignment(features, attributes) == pytest.approx((4.0 - 1.0) / 2.5)
+    assert np.isnan(metrics.attribute_alignment(features, attributes[:, 2:]))
+
+
+def test_everything_at_once_is_the_same_as_one_by_one(planted, trained):
+    store, dataset = planted
+    model = trained[2]
+    result = metrics.evaluate(model, store, dataset, k=2)
+    from qpm_lib.explain import outputs_of
+
+    out = outputs_of(model, store, store.rows(train=False))
+    labels = store.labels[store.rows(train=False)]
+    assert result["accuracy"] == pytest.approx(metrics.accuracy(out.logits, labels))
+    assert result["sid"] == pytest.approx(metrics.sid(out.maps, model.class_weight, out.logits.argmax(1), k=2), rel=1e-5)
+    assert set(result) == set(metrics.MEASURES)
+    assert result["plausibility"] is None
+    assert result["structural_grounding"] is None
+
+
+def test_plausibility_is_streamed_with_masks_of_the_data_set(toy, toy_store):
+    probe = __import__("qpm_lib").train_linear_probe(toy_store)
+    result = metrics.evaluate(probe, toy_store, toy)
+    from qpm_lib.explain import outputs_of
+
+    rows = toy_store.rows(train=False)
+    out = outputs_of(probe, toy_store, rows)
+    masks = torch.stack([torch.as_tensor(toy.mask(int(r))) for r in rows])
+    expected = metrics.plausibility(out.maps, probe.class_weight, out.logits.argmax(1), masks)
+    assert result["plausibility"] == pytest.approx(expected, rel=1e-4)
+    assert 0.2 < result["plausibility_chance"] < 0.7
+    assert result["attribute_alignment"] is not None
+
+
+@pytest.mark.gpu
+def test_measures_on_cuda_agree_with_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    maps, weight = torch.rand(8, 6, 4, 4, generator=generator), torch.rand(3, 6, generator=generator)
+    predicted, masks = torch.randint(3, (8,), generator=generator), torch.rand(8, 9, 9, generator=generator) > 0.5
+    there = maps.cuda(), weight.cuda(), predicted.cuda()
+    assert metrics.sid(*there, k=3) == pytest.approx(metrics.sid(maps, weight, predicted, k=3), rel=1e-4)
+    assert metrics.plausibility(*there, masks.cuda()) == pytest.approx(metrics.plausibility(maps, weight, predicted, masks), rel=1e-4)

@@ -1,0 +1,88 @@
+"""The project around the code: two ways to install the same thing, clean sources, and arrows that run one way."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LAYERS = [
+    ["artifacts", "seeding", "progress", "_torchvision"], ["config"], ["data"], ["backbones"], ["pretraining"], ["features"],
+    ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain"], ["plotting"],
+    ["runs"], ["runner"], ["report", "doctor"], ["cli"],
+]  # fmt: skip
+
+
+def level(module):
+    name = module.split(".")[1] if "." in module else module
+    return next(i for i, layer in enumerate(LAYERS) if name in layer)
+
+
+def test_conda_installs_the_same_project():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    names = [re.split(r"[<>=]", c)[0] for c in conda]
+    assert names == ["python", "pip"]
+    assert conda[0] == f"python{PROJECT['requires-python']}".replace(" ", "")
+    assert pip == {"pip": ["-e .[test]"]}
+
+
+def test_the_makefile_installs_that_project():
+    makefile = (ROOT / "Makefile").read_text()
+    assert '-e ".[test]"' in makefile
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    for target in ("tutorial", "test", "lab"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+        assert f"make {target}" in (ROOT / "README.md").read_text()
+
+
+def test_fixed_libraries_are_dependencies():
+    names = {re.split(r"[<>=]", d)[0] for d in PROJECT["dependencies"]}
+    assert {"torch", "torchvision", "jupyterlab", "ipywidgets", "matplotlib", "cvxpy", "pyscipopt", "papermill"} <= names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "qpm_lib").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_run_one_way(path):
+    """A module imports only from its own layer or from those below it; `explain.base` is shared with the figures."""
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    if own in ("qpm_lib.__init__",):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            modules = [node.module or ""]
+        else:
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        for module in modules:
+            if module.startswith("qpm_lib."):
+                assert level(module) <= level(own), f"{own} imports {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "qpm_lib").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_modules_are_one_idea(path):
+    assert len(path.read_text().splitlines()) <= 350
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]])
+def test_ruff(arguments):
+    result = subprocess.run([sys.executable, "-m", "ruff", *arguments, "."], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_importing_is_quiet_and_light():
+    code = "import sys, qpm_lib; print(sorted({'timm', 'cvxpy', 'sklearn', 'torchvision', 'matplotlib.pyplot', 'papermill'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+    assert result.stderr == ""
+
+
+def test_public_names_exist():
+    import qpm_lib
+
+    assert all(hasattr(qpm_lib, name) for name in qpm_lib.__all__)
+    assert qpm_lib.__version__ == PROJECT["version"]

@@ -1,0 +1,246 @@
+"""The runner on small notebooks of its own; the real chapters are in test_chapters.py."""
+
+import nbformat
+import pytest
+from filelock import FileLock
+
+from qpm_lib import runner
+from qpm_lib.artifacts import read_json
+from qpm_lib.cli import main
+from qpm_lib.config import load_profile
+from qpm_lib.runner import CHAPTERS, ChapterError, check_parameters, find_chapter, run_chapters
+from qpm_lib.runs import RunFolder, open_run
+
+PARAMETERS = 'run_folder = "x"  # folder\nprofile = "toy"  # profile\nanswer = 1  # a number'
+RECORD = "from qpm_lib.runs import open_run\nrun = open_run(run_folder, profile)\n{leave}run.record('{name}', answer=answer)"
+
+
+def write_chapter(folder, chapter, body=""):
+    leave = "".join(f"(run.path / '{f}').parent.mkdir(exist_ok=True); (run.path / '{f}').write_text('{{}}')\n" for f in chapter.leaves)
+    cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(body or "1 + 1")]
+    cells.append(nbformat.v4.new_code_cell(RECORD.format(leave=leave, name=chapter.name)))
+    book = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    nbformat.write(book, folder / f"{chapter.name}.ipynb")
+
+
+@pytest.fixture
+def small_course(tmp_path, monkeypatch):
+    """Three tiny chapters in the place of the six: 01 <- 02 <- 04."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    chain = (CHAPTERS[0], CHAPTERS[1], CHAPTERS[3]._replace(needs=("02_dense_model",)))
+    for chapter in chain:
+        write_chapter(folder, chapter)
+    monkeypatch.setattr(runner, "CHAPTERS", chain)
+    monkeypatch.setattr(runner, "notebooks_folder", lambda: folder)
+    return folder, chain
+
+
+def statuses(reports):
+    return [r.status for r in reports]
+
+
+def new_run(tmp_path, **settings):
+    return RunFolder.create(tmp_path / "run", load_profile("smoke", **settings))
+
+
+def test_chapters_run_once_and_again_only_where_something_changed(small_course, tmp_path):
+    folder, chain = small_course
+    run = new_run(tmp_path)
+    assert statuses(run_chapters(run)) == ["done"] * 3
+    assert {p.name for p in (run.path / "notebooks").iterdir()} == {f"{c.name}.ipynb" for c in chain}
+    result = read_json(run.path / "result.json")
+    assert all(
+        result[c.name]["status"] == "done" and result[c.name]["seconds"] > 0 and result[c.name]["figures"] == {"answer": 1} for c in chain
+    )
+    assert statuses(run_chapters(run)) == ["skipped"] * 3
+    run = new_run(tmp_path, **{"fine_tune.epochs": 2})
+    assert statuses(run_chapters(run)) == ["skipped", "skipped", "done"]
+    run = new_run(tmp_path, **{"fine_tune.epochs": 2, "dense.epochs": 2})
+    assert statuses(run_chapters(run, parameters={chain[2].name: {"answer": 5}})) == ["skipped", "done", "done"]
+    assert run.results[chain[2].name]["figures"] == {"answer": 5}
+    write_chapter(folder, chain[2], "2 + 2")
+    assert statuses(run_chapters(run)) == ["skipped", "skipped", "done"]
+    (run.path / "dense" / "model.json").unlink()
+    assert statuses(run_chapters(run)) == ["skipped", "done", "skipped"]
+    assert statuses(run_chapters(run, start=chain[1].name)) == ["skipped", "done", "done"]
+    assert statuses(run_chapters(run, only=chain[2].name)) == ["done"]
+
+
+def test_a_chapter_that_raises_is_named_and_its_copy_kept(small_course, tmp_path):
+    folder, chain = small_course
+    write_chapter(folder, chain[1], "raise KeyError('no such bird')")
+    run = new_run(tmp_path)
+    with pytest.raises(ChapterError, match=r"chapter 02_dense_model, cell 2: KeyError: 'no such bird'\n.*02_dense_model\.failed\.ipynb"):
+        run_chapters(run)
+    kept = nbformat.read(run.path / "notebooks" / "02_dense_model.failed.ipynb", as_version=4)
+    assert any(o.output_type == "error" for c in kept.cells if c.cell_type == "code" for o in c.outputs)
+    assert [run.results.get(c.name, {}).get("status") for c in chain] == ["done", "failed", None]
+    write_chapter(folder, chain[1])
+    assert statuses(run_chapters(run)) == ["skipped", "done", "done"]
+    assert not list((run.path / "notebooks").glob("*failed*"))
+
+
+def test_a_chapter_without_its_last_cell_has_not_finished(small_course, tmp_path):
+    folder, chain = small_course
+    book = nbformat.read(folder / f"{chain[1].name}.ipynb", as_version=4)
+    book.cells = book.cells[:-1]
+    nbformat.write(book, folder / f"{chain[1].name}.ipynb")
+    with pytest.raises(ChapterError, match="without its result"):
+        run_chapters(new_run(tmp_path))
+
+
+def test_a_killed_kernel_is_no_success(small_course, tmp_path):
+    folder, chain = small_course
+    write_chapter(folder, chain[1], "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    run = new_run(tmp_path)
+    with pytest.raises(Exception, match="died"):
+        run_chapters(run)
+    assert run.results[chain[1].name]["status"] == "failed"
+    write_chapter(folder, chain[1])
+    assert statuses(run_chapters(run)) == ["skipped", "done", "done"]
+
+
+def test_ctrl_c_is_recorded_and_the_run_goes_on_later(small_course, tmp_path, monkeypatch):
+    _, chain = small_course
+    execute = runner._execute
+
+    def interrupted(run, chapter, *rest):
+        if chapter.name == chain[1].name:
+            raise KeyboardInterrupt
+        execute(run, chapter, *rest)
+
+    monkeypatch.setattr(runner, "_execute", interrupted)
+    run = new_run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_chapters(run)
+    assert run.results[chain[1].name]["status"] == "interrupted"
+    monkeypatch.setattr(runner, "_execute", execute)
+    assert statuses(run_chapters(run)) == ["skipped", "done", "done"]
+
+
+def test_a_run_that_was_killed_starts_its_chapter_again(small_course, tmp_path):
+    _, chain = small_course
+    run = new_run(tmp_path)
+    run_chapters(run)
+    run.update_result(chain[1].name, status="running")
+    assert statuses(run_chapters(run)) == ["skipped", "done", "skipped"]
+
+
+def test_two_runs_in_one_folder(small_course, tmp_path):
+    run = new_run(tmp_path)
+    with FileLock(run.path / ".lock"), pytest.raises(RuntimeError, match="in use by another run"):
+        run_chapters(run)
+
+
+def test_only_needs_what_comes_before(small_course, tmp_path):
+    _, chain = small_course
+    with pytest.raises(ValueError, match=r"04_fine_tuning needs 02_dense_model.*without --only"):
+        run_chapters(new_run(tmp_path), only=chain[2].name)
+
+
+def test_unknown_chapters_and_parameters(small_course, tmp_path):
+    folder, chain = small_course
+    with pytest.raises(ValueError, match="unknown chapter '99'"):
+        find_chapter("99")
+    with pytest.raises(ValueError, match="has no parameter 'anwser': it has run_folder, profile, answer"):
+        run_chapters(new_run(tmp_path), parameters={chain[0].name: {"anwser": 2}})
+    check_parameters(folder / f"{chain[0].name}.ipynb", ["answer"])
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_results_of_other_settings_are_not_used(tmp_path, trained, planted):
+    store, _ = planted
+    run = new_run(tmp_path)
+    run.save_dense(trained[0])
+    run.save_selection(trained[1])
+    run.save_model(trained[2], store)
+    assert run.load_model().class_names == tuple("abcd")
+    run.load_dense()
+    changed = new_run(tmp_path, **{"selection.gap": 0.1})
+    changed.load_dense()
+    with pytest.raises(ValueError, match=r"selection\.json was made with other settings.*run chapter 03"):
+        changed.load_selection()
+    with pytest.raises(ValueError, match=r"model was made with other settings.*run chapter 04"):
+        changed.load_model()
+
+
+def test_a_run_folder_remembers_its_settings(tmp_path):
+    run = open_run(tmp_path / "a", "smoke")
+    assert open_run(tmp_path / "a", "smoke").config == run.config == load_profile("smoke")
+    with pytest.raises(ValueError, match="belongs to profile 'smoke', not 'toy'"):
+        open_run(tmp_path / "a", "toy")
+    (tmp_path / "a" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        open_run(tmp_path / "a", "smoke")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        RunFolder.create(tmp_path / "file" / "run", load_profile("smoke"))
+
+
+# -- command line ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--profile", "big"], "unknown profile 'big'"),
+        (["--set", "dense.epoch=3"], "unknown setting 'dense.epoch': did you mean dense.epochs"),
+        (["--set", "dense.epochs"], "must look like KEY=VALUE"),
+        (["--set", "dense.epochs=x"], "whole number"),
+        (["--from", "09"], "unknown chapter '09'"),
+        (["--only", "x"], "unknown chapter 'x'"),
+        (["--param", "05.nothing=1"], "has no parameter 'nothing'"),
+        (["--param", "answer=1"], "must name a chapter"),
+        (["--set", "device=cuda:9"], "not available"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(arguments, words, capsys, tmp_path):
+    assert main(["run", "--profile", "smoke", "--out", str(tmp_path / "run"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert words in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_help_teaches(capsys):
+    for arguments, words in ((["--help"], "qpm run --profile toy"), (["run", "--help"], "selection.n_per_class")):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        assert words in capsys.readouterr().out
+
+
+def test_doctor_is_well_here(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for name in ("Python", "torch", "device", "torchvision", "SCIP", "cache folder", "free disk"):
+        assert name in out
+
+
+def test_doctor_names_the_remedy(capsys, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QPM_CACHE", str(tmp_path / "file" / "cache"))
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL cache folder" in out
+    assert "remedy: set QPM_CACHE" in out
+
+
+def test_a_broken_part_does_not_stop_the_doctor(monkeypatch):
+    from qpm_lib import doctor
+
+    def broken():
+        raise ImportError("no SCIP here")
+
+    monkeypatch.setitem(doctor.CHECKS, "SCIP", broken)
+    checks = {c.name: c for c in doctor.examine()}
+    assert checks["SCIP"].found == "ImportError: no SCIP here"
+    assert checks["SCIP"].remedy
+    assert len(checks) == len(doctor.CHECKS)

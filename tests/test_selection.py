@@ -1,0 +1,338 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from qpm_lib import selection
+from qpm_lib.selection import cuts, heuristic
+from qpm_lib.selection.assignment import assign, best_subsets, relaxed_objective
+from qpm_lib.selection.constants import threshold
+from qpm_lib.selection.problem import Selection, make_problem, problem_objective
+
+
+def instance(seed, f=None, c=None, n=None, k=None):
+    """A random instance in which twins are common and some pairs are penalised."""
+    rng = np.random.default_rng(seed)
+    f = f or int(rng.integers(4, 9))
+    n = n or int(rng.integers(2, f + 1))
+    k = k or int(rng.integers(1, n + 1))
+    c = min(c or int(rng.integers(2, 7)), math.comb(n, k))
+    a = rng.normal(size=(f, c))
+    if c > 1 and rng.random() < 0.6:
+        a[:, 1] = a[:, 0] + 0.05 * rng.normal(size=f) * (rng.random() < 0.5)
+    r = np.triu(np.where(rng.random((f, f)) < 0.5, rng.random((f, f)) * 60, 0), 1)
+    b = rng.normal(size=f) * 5 if rng.random() < 0.5 else None
+    return a / np.abs(a).max(), r + r.T if rng.random() < 0.8 else None, {"n_features": n, "n_per_class": k, "bias": b}
+
+
+def exhaustive(a, r, n_features, n_per_class, bias):
+    """Every set of features; for each the best different class sets, by an assignment problem over all subsets."""
+    problem = make_problem(a, r, n_features=n_features, n_per_class=n_per_class, bias=bias)
+    subsets = list(itertools.combinations(range(problem.n), problem.k))
+    best = -np.inf
+    for features in itertools.combinations(range(problem.n_candidates), problem.n):
+        chosen = problem.value[list(features)]
+        worth = np.array([[chosen[list(s), c].sum() for s in subsets] for c in range(problem.n_classes)])
+        rows, columns = linear_sum_assignment(-worth)
+        pairs = problem.redundancy[np.ix_(features, features)].sum() / 2
+        best = max(best, worth[rows, columns].sum() + problem.bias[list(features)].sum() - pairs)
+    return best
+
+
+@pytest.mark.parametrize("block", range(6))
+def test_solve_equals_exhaustive_search(block):
+    for seed in range(block * 25, block * 25 + 25):
+        a, r, options = instance(seed)
+        found = selection.solve(a, r, **options, gap=0.0)
+        assert found.objective == pytest.approx(exhaustive(a, r, **options), abs=1e-6), seed
+        assert found.status == "optimal"
+        assert found.bound >= found.objective
+        assert selection.objective(a, r, found.features, found.assignment, bias=options["bias"]) == pytest.approx(found.objective)
+        assert (found.assignment.sum(1) == options["n_per_class"]).all()
+        assert len({tuple(row) for row in found.assignment}) == a.shape[1]
+        assert list(found.features) == sorted(set(found.features.tolist()))
+
+
+@pytest.mark.parametrize("seed", range(200, 212))
+def test_the_readable_model_has_the_same_optimum(seed):
+    a, r, options = instance(seed)
+    found = selection.solve_readable(a, r, **options)
+    assert found.objective == pytest.approx(exhaustive(a, r, **options), abs=1e-4)
+    assert len({tuple(row) for row in found.assignment}) == a.shape[1]
+
+
+def test_the_readable_model_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"use qpm_lib\.selection\.solve"):
+        selection.solve_readable(np.random.default_rng(0).normal(size=(100, 30)), None, n_features=10, n_per_class=3)
+
+
+def twins(f=96, c=16, seed=0):
+    """Classes in pairs that differ in a few features, as toy birds do; features serve several classes."""
+    rng = np.random.default_rng(seed)
+    pairs = (rng.random((f, c // 2)) < 0.2) * rng.uniform(0.5, 1, (f, c // 2))
+    a = np.repeat(pairs, 2, axis=1) + 0.08 * rng.normal(size=(f, c))
+    return a / np.abs(a).max()
+
+
+@pytest.mark.parametrize("rule", ["as_coded", "none"])
+def test_toy_size_is_proven_optimal(rule):
+    a = twins()
+    found = selection.solve(a, selection.redundancy(a, 20, rule), n_features=20, n_per_class=4, gap=0.0, time_limit=60)
+    assert found.status == "optimal"
+    assert found.gap <= 1e-6
+
+
+def test_same_seed_same_answer_and_inputs_unchanged():
+    a = twins(seed=1)
+    r = selection.redundancy(a, 16)
+    copies = a.copy(), r.copy()
+    one, two = (selection.solve(a, r, n_features=16, n_per_class=3, seed=4) for _ in range(2))
+    np.testing.assert_array_equal(one.features, two.features)
+    np.testing.assert_array_equal(one.assignment, two.assignment)
+    assert (one.objective, one.bound) == (two.objective, two.bound)
+    np.testing.assert_array_equal(a, copies[0])
+    np.testing.assert_array_equal(r, copies[1])
+
+
+def test_a_short_time_limit_returns_the_best_selection_with_its_gap():
+    a = twins(f=200, c=40, seed=2)
+    r = selection.redundancy(a, 40, 0.3)
+    found = selection.solve(a, r, n_features=40, n_per_class=5, gap=0.0, time_limit=0.5)
+    assert found.status == "time_limit"
+    assert found.bound > found.objective
+    assert found.gap == pytest.approx((found.bound - found.objective) / abs(found.objective))
+    assert len({tuple(row) for row in found.assignment}) == 40
+
+
+def test_a_wanted_gap_ends_the_search():
+    a = twins(seed=3)
+    found = selection.solve(a, selection.redundancy(a, 20, 0.2), n_features=20, n_per_class=4, gap=0.05)
+    assert found.status in ("gap", "optimal")
+    assert found.gap <= 0.05
+
+
+# -- pieces ---------------------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_assignment_equals_enumeration(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 7))
+    k = int(rng.integers(1, n + 1))
+    c = int(rng.integers(1, min(6, math.comb(n, k)) + 1))
+    a = rng.normal(size=(n, c))
+    if rng.random() < 0.7:
+        a = np.repeat(a[:, :1], c, axis=1) + 0.2 * rng.normal(size=(n, c)) * (rng.random(c) < 0.5)
+    problem = make_problem(a, None, n_features=n, n_per_class=k)
+    result = assign(problem, np.arange(n))
+    value = problem_objective(problem, np.arange(n), result.matrix)
+    subsets = list(itertools.combinations(range(n), k))
+    worth = np.array([[problem.value[list(s), j].sum() for s in subsets] for j in range(c)])
+    rows, columns = linear_sum_assignment(-worth)
+    assert value == pytest.approx(worth[rows, columns].sum(), abs=1e-9)
+    assert relaxed_objective(problem, np.arange(n)) - result.loss == pytest.approx(value, abs=1e-9)
+    assert len({tuple(row) for row in result.matrix}) == c
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 4))
+def test_best_subsets_are_the_best(seed, k):
+    values = np.random.default_rng(seed).normal(size=6)
+    expected = sorted(-values[list(s)].sum() for s in itertools.combinations(range(6), k))[:5]
+    found = best_subsets(values, k, 5)
+    np.testing.assert_allclose([loss + expected[0] for loss, _ in found], expected[: len(found)], atol=1e-9)
+    assert all(-values[list(s)].sum() == pytest.approx(loss + expected[0]) for loss, s in found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_swap_values_are_differences_of_the_objective(seed):
+    a, r, options = instance(seed, f=7, n=4)
+    problem = make_problem(a, r, **options)
+    features = np.sort(np.random.default_rng(seed).choice(7, 4, replace=False))
+    gains = heuristic.swap_gains(problem, features)
+    before = relaxed_objective(problem, features)
+    for inn, out in itertools.product(set(range(7)) - set(features.tolist()), range(4)):
+        swapped = features.copy()
+        swapped[out] = inn
+        assert gains[inn, out] == pytest.approx(relaxed_objective(problem, swapped) - before, abs=1e-8)
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_no_cut_removes_a_selection(seed):
+    """Every cut, separated at a random fractional point, holds for every selection with different class sets."""
+    rng = np.random.default_rng(seed)
+    a, r, options = instance(seed, f=6, c=3, n=4, k=2)
+    problem = make_problem(a, r, **options)
+    order = np.argsort(-problem.value, axis=0, kind="stable")
+    s = rng.dirichlet(np.ones(6)) * 4
+    s = np.clip(s, 0, 1)
+    level, _ = cuts.class_cuts(problem, s, order)
+    found = [cuts.Cut([c], np.maximum(problem.value[:, c] - level[c], 0), 2 * level[c]) for c in range(3)]
+    if s.sum() > 2.2:
+        found += [cuts.pair_cut(problem, s, c, d)[0] for c, d in itertools.combinations(range(3), 2)]
+    found += cuts.duplicate_cuts(problem, np.sort(rng.choice(6, 4, replace=False)))
+    subsets = list(itertools.combinations(range(4), 2))
+    for features in itertools.combinations(range(6), 4):
+        chosen = np.zeros(6)
+        chosen[list(features)] = 1
+        worth = np.array([[problem.value[[features[i] for i in sub], c].sum() for sub in subsets] for c in range(3)])
+        for cut in found:
+            limit = cut.right + cut.coefficients @ chosen
+            most = max(
+                sum(worth[c, p] for c, p in zip(cut.classes, pick, strict=True))
+                for pick in itertools.permutations(range(6), len(cut.classes))
+            )
+            assert most <= limit + 1e-7
+
+
+def test_pair_cut_is_exact_at_a_selection():
+    """At a whole point the pair cut gives the value of the two best different sets."""
+    for seed in range(30):
+        a, r, options = instance(seed, f=6, c=2, n=4, k=2)
+        a[:, 1] = a[:, 0] + 0.01 * np.random.default_rng(seed).normal(size=6)
+        problem = make_problem(a, None, **options)
+        features = np.arange(4)
+        s = np.zeros(6)
+        s[features] = 1
+        _, value = cuts.pair_cut(problem, s, 0, 1)
+        matrix = assign(problem, features).matrix
+        assert value == pytest.approx((problem.value[features].T * matrix).sum(), abs=1e-7)
+        assert r is None or r.shape == (6, 6)
+
+
+def test_heuristic_is_close_on_toy_size():
+    a = twins(seed=5)
+    r = selection.redundancy(a, 20)
+    found = selection.solve(a, r, n_features=20, n_per_class=4, gap=0.0)
+    quick = heuristic.search(make_problem(a, r, n_features=20, n_per_class=4))
+    assert found.objective >= quick.objective >= 0.97 * found.objective
+
+
+# -- constants ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_relevance_is_correlation():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 5)) + np.arange(60)[:, None] % 3, np.arange(60) % 3
+    a = selection.relevance(x, y)
+    reference = np.array([[np.corrcoef(x[:, f], y == c)[0, 1] for c in range(3)] for f in range(5)])
+    np.testing.assert_allclose(a, reference / np.abs(reference).max(), atol=1e-12)
+    np.testing.assert_allclose(a, selection.relevance(x * 1e-3 + 7, y), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x, y: (np.where(x > 1, np.nan, x), y), "not finite"),
+        (lambda x, y: (np.where(x > 1, np.inf, x), y), "not finite"),
+        (lambda x, y: (np.c_[x, np.ones(len(x))], y), "1 features are constant.*first: 3"),
+        (lambda x, y: (x, np.where(y == 1, 2, y)), "class 1 has no samples"),
+        (lambda x, y: (x, y * 0), "two classes"),
+    ],
+)
+def test_bad_training_features(change, words):
+    x, y = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 3
+    with pytest.raises(ValueError, match=words):
+        selection.relevance(*change(x, y))
+
+
+def test_constant_features_can_be_given_no_relevance():
+    x, y = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 3
+    x[:, 1] = 4.0
+    a = selection.relevance(x, y, constant="zero")
+    assert (a[1] == 0).all()
+    assert (a[0] != 0).all()
+    assert np.isfinite(selection.redundancy(a, 2)).all()
+
+
+def test_redundancy_rules():
+    a = twins(f=60, c=12)
+    r = selection.similarity(a)
+    matrices = {rule: selection.redundancy(a, 10, rule) for rule in ("as_coded", "as_written", "none", 0.1, 1.0)}
+    for m in matrices.values():
+        np.testing.assert_array_equal(m, m.T)
+        assert (np.diagonal(m) == 0).all()
+        assert ((m >= 0) & (m <= 1)).all()
+    assert not matrices["none"].any()
+    t = threshold(r, 10)
+    np.testing.assert_array_equal(matrices["as_written"] > 0, (r >= t) & ~np.eye(60, dtype=bool))
+    np.testing.assert_array_equal(matrices["as_coded"] > 0, (r >= 2 * t) & ~np.eye(60, dtype=bool))
+    assert (np.triu(matrices[0.1]) > 0).sum() == round(0.1 * 60 * 59 / 2)
+    scaled = (r - r[r != 0].min()) / (r - r[r != 0].min()).max()
+    np.testing.assert_allclose(matrices["as_written"][r >= t], scaled[r >= t])
+
+
+def test_threshold_leaves_a_set_of_the_wanted_size():
+    """Exhaustively on a small matrix: below the threshold there is such a set, and not much lower."""
+    r = selection.similarity(np.random.default_rng(1).normal(size=(10, 4)))
+    t = threshold(r, 4)
+
+    def possible(limit):
+        return any(all(r[i, j] < limit for i, j in itertools.combinations(s, 2)) for s in itertools.combinations(range(10), 4))
+
+    assert possible(t)
+    values = np.unique(r[np.triu_indices(10, 1)])
+    smallest = next(v for v in values if possible(v))
+    assert np.searchsorted(values, t) - np.searchsorted(values, smallest) <= 4
+
+
+def test_bad_rules_and_sizes():
+    a = twins()
+    with pytest.raises(ValueError, match=r"'often'.*as_coded"):
+        selection.redundancy(a, 5, "often")
+    with pytest.raises(ValueError, match="1.5"):
+        selection.redundancy(a, 5, 1.5)
+    with pytest.raises(ValueError, match="=200.*=96"):
+        selection.redundancy(a, 200)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_features": 9}, "n_features .=9.*=8"),
+        ({"n_per_class": 6}, "n_per_class .=6.*n_features .=5"),
+        ({"n_features": 2, "n_per_class": 2}, "4 classes.*only 1; raise n_features"),
+        ({"relevance": np.nan}, "relevance holds 32 values"),
+        ({"redundancy": np.triu(np.ones((8, 8)), 1)}, "not symmetric"),
+        ({"redundancy": -np.ones((8, 8)) + np.eye(8)}, "non-negative"),
+        ({"redundancy": np.ones((8, 8))}, "zero diagonal"),
+        ({"bias": np.full(8, np.inf)}, "bias holds 8 values"),
+        ({"time_limit": 0.0}, "time_limit"),
+        ({"gap": -1.0}, "gap"),
+    ],
+)
+def test_bad_problems_are_refused_before_solving(change, words):
+    a = np.random.default_rng(0).normal(size=(8, 4))
+    options = {"n_features": 5, "n_per_class": 2, **change}
+    scale = options.pop("relevance", 1.0)
+    with pytest.raises(ValueError, match=words):
+        selection.solve(a * scale, options.pop("redundancy", None), **options)
+
+
+def test_shapes_that_do_not_fit_are_named_without_the_type_checker_too():
+    a, options = np.random.default_rng(0).normal(size=(8, 4)), {"n_features": 5, "n_per_class": 2}
+    with pytest.raises(ValueError, match=r"redundancy is \(7, 7\) for 8"):
+        make_problem.__wrapped__(a, np.zeros((7, 7)), **options)
+    with pytest.raises(ValueError, match=r"bias is \(3,\) for 8"):
+        make_problem.__wrapped__(a, None, **options, bias=np.zeros(3))
+    with pytest.raises(ValueError, match="7 feature vectors but 8 labels"):
+        selection.relevance.__wrapped__(a[1:], np.arange(8) % 2)
+
+
+def test_selections_are_kept_as_json(tmp_path):
+    a = twins(f=12, c=4)
+    found = selection.solve(a, None, n_features=6, n_per_class=2)
+    found.save(tmp_path / "s.json", made_by="x")
+    loaded = Selection.load(tmp_path / "s.json")
+    np.testing.assert_array_equal(loaded.features, found.features)
+    np.testing.assert_array_equal(loaded.assignment, found.assignment)
+    assert (loaded.objective, loaded.status) == (found.objective, found.status)
+    with pytest.raises(ValueError, match="run chapter 03"):
+        Selection.load(tmp_path / "none.json")
