@@ -174,8 +174,8 @@ class FrozenBackbone(nn.Module):
         self.width = int(vit.embed_dim)
         self.n_prefix = int(vit.num_prefix_tokens)
         self.grid = image_size // int(vit.patch_embed.patch_size[0])
-        self.register_buffer("mean", torch.tensor(entry.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(entry.std)[:, None, None], persistent=False)
+        # Plain tensors, not buffers: preprocessing runs in worker processes, which must not touch a GPU.
+        self.mean, self.std = torch.tensor(entry.mean)[:, None, None], torch.tensor(entry.std)[:, None, None]
         self.fingerprint = {
             "backbone": name,
             "weights_sha256": state_hash(vit.state_dict()),
@@ -204,7 +204,7 @@ class FrozenBackbone(nn.Module):
             elif image.size != (self.image_size, self.image_size):
                 image = transforms.resize(image, [self.image_size] * 2, transforms.InterpolationMode.BICUBIC)
             batch.append(transforms.to_dtype(transforms.pil_to_tensor(image), torch.float32, scale=True))
-        return (torch.stack(batch) - self.mean.cpu()) / self.std.cpu()
+        return (torch.stack(batch) - self.mean) / self.std
 
     @torch.no_grad()
     def tokens(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:
@@ -218,7 +218,7 @@ class FrozenBackbone(nn.Module):
             raise ValueError(
                 f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): use backbone.preprocess"
             )
-        device = self.mean.device
+        device = next(self.vit.parameters()).device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             out = self.vit.forward_features(images.to(device))
         return Tokens(out[:, self.n_prefix :].float(), out[:, 0].float())

@@ -127,16 +127,19 @@ def _print_results(run: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from qpm_lib.config import load_profile
     from qpm_lib.report import build_report
-    from qpm_lib.runner import CHAPTERS, find_chapter, run_chapters
+    from qpm_lib.runner import CHAPTERS, ChapterError, find_chapter, run_chapters
     from qpm_lib.runs import RunFolder
     from qpm_lib.seeding import choose_device
 
     settings = _pairs(arguments.settings, "--set") | ({"data.skip_damaged": "true"} if arguments.skip_damaged else {})
+    for key in ("data.root", "backbone.weights"):  # chapters run in another folder
+        if settings.get(key):
+            settings[key] = str(Path(settings[key]).expanduser().resolve())
     config = load_profile(arguments.profile, **settings)
     choose_device(config.device)
     start, only = (find_chapter(c) if c else None for c in (arguments.start, arguments.only))
     parameters = _parameters(arguments.param)
-    run = RunFolder.create((arguments.out or Path("runs") / arguments.profile).resolve(), config)
+    run = RunFolder((arguments.out or Path("runs") / arguments.profile).resolve(), config)
     names = [c.name for c in CHAPTERS]
 
     def tell(report: Any) -> None:
@@ -145,8 +148,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     try:
         run_chapters(run, start=start, only=only, parameters=parameters, on_chapter=tell)
-    finally:
-        index = build_report(run)
+    except (ChapterError, KeyboardInterrupt):
+        build_report(run)
+        raise
+    index = build_report(run)
     _show()
     if (run.path / "metrics.json").exists():
         _print_results(run)

@@ -152,7 +152,7 @@ def run_chapters(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     on_chapter: Callable[[ChapterReport], None] | None = None,
 ) -> list[ChapterReport]:
-    """Execute the chapters of a run; those whose settings, notebook and predecessors did not change are skipped.
+    """Write the settings and execute the chapters of a run; those whose settings, notebook and predecessors did not change are skipped.
 
     Parameters
     ----------
@@ -176,7 +176,12 @@ def run_chapters(
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     reports: list[ChapterReport] = []
     try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"run folder {run.path} cannot be made ({error.strerror}): choose another with --out") from error
+    try:
         with FileLock(run.path / ".lock", timeout=0):
+            run.write_config()
             for chapter in CHAPTERS:
                 if only and chapter.name != only:
                     continue

@@ -1,6 +1,7 @@
 """Run folders: one place for the settings, results, figures and models of a run."""
 
 import logging
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,21 @@ class RunFolder:
         ------
         ValueError : when the folder cannot be written.
         """
+        run = cls(path, config)
+        run.write_config()
+        return run
+
+    def write_config(self) -> None:
+        """Make the folder and write `config.json`.
+
+        Raises
+        ------
+        ValueError : when the folder cannot be written.
+        """
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_json(path / "config.json", asdict(config))
+            write_json(self.path / "config.json", asdict(self.config))
         except OSError as error:
-            raise ValueError(f"run folder {path} cannot be written ({error.strerror}): choose another with --out") from error
-        return cls(path, config)
+            raise ValueError(f"run folder {self.path} cannot be written ({error.strerror}): choose another with --out") from error
 
     @property
     def results(self) -> dict[str, Any]:
@@ -71,8 +81,20 @@ class RunFolder:
     # -- what the chapters start from -----------------------------------------------------------------------------------------------
 
     def dataset(self) -> ImageDataset:
-        """The pictures of this run."""
-        return load_dataset(self.config.data)
+        """The pictures of this run.
+
+        Raises
+        ------
+        ValueError : when they cannot be read, or there are more classes than different sets of features.
+        """
+        dataset, wanted = load_dataset(self.config.data), self.config.selection
+        sets = math.comb(wanted.n_features, wanted.n_per_class)
+        if len(dataset.class_names) > sets:
+            raise ValueError(
+                f"{len(dataset.class_names)} classes cannot have different sets of selection.n_per_class (={wanted.n_per_class}) out of "
+                f"selection.n_features (={wanted.n_features}): there are only {sets}; raise selection.n_features"
+            )
+        return dataset
 
     def backbone(self) -> FrozenBackbone:
         """The frozen backbone of this run, on its device."""

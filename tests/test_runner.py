@@ -131,8 +131,12 @@ def test_a_run_that_was_killed_starts_its_chapter_again(small_course, tmp_path):
 
 def test_two_runs_in_one_folder(small_course, tmp_path):
     run = new_run(tmp_path)
+    second = RunFolder(run.path, load_profile("smoke", seed=5))
     with FileLock(run.path / ".lock"), pytest.raises(RuntimeError, match="in use by another run"):
-        run_chapters(run)
+        run_chapters(second)
+    assert open_run(run.path, "smoke").config.seed == 0
+    assert statuses(run_chapters(second)) == ["done"] * 3
+    assert open_run(run.path, "smoke").config.seed == 5
 
 
 def test_only_needs_what_comes_before(small_course, tmp_path):
@@ -206,7 +210,15 @@ def test_errors_are_one_line_and_exit_1(arguments, words, capsys, tmp_path):
     assert error.startswith("error: ")
     assert words in error
     assert "Traceback" not in error
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_classes_for_the_wanted_sets_are_found_before_training(tmp_path):
+    settings = {"selection.n_features": 4, "selection.n_per_class": 4}
+    with pytest.raises(ValueError, match=r"4 classes cannot have different sets .*=4.* only 1; raise selection.n_features"):
+        RunFolder(
+            tmp_path, load_profile("smoke", **settings, **{"data.n_species": 4, "data.train_per_class": 6, "data.test_per_class": 3})
+        ).dataset()
 
 
 def test_help_teaches(capsys):
