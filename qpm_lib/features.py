@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -273,8 +273,3 @@ def _save_shard(content: dict[str, Tensor], path: Path) -> None:
         write_atomically(path, lambda temporary: save_file(content, temporary))
     except (OSError, SafetensorError) as error:
         raise RuntimeError(f"{path} could not be written ({error}): free some disk space and run again, whole shards are kept") from error
-
-
-def split_mask(store: FeatureStore) -> Bool[np.ndarray, "images"]:
-    """The training rows as a NumPy mask."""
-    return store.is_train.numpy()

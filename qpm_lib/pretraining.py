@@ -5,7 +5,6 @@ shows, which variant that part is, and the eleven factors of the whole bird from
 self-supervised backbone and is *renderer-supervised*: measures that ask whether features lie on parts profit from that.
 """
 
-import json
 import logging
 import math
 import time
@@ -209,8 +208,3 @@ def _train_step(
     nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
     optimiser.step()
     return {name: loss.detach() for name, loss in losses.items()}
-
-
-def read_card(folder: Path) -> dict:
-    """The record beside an asset: how it was trained, with which settings, and the hash of the weights."""
-    return json.loads((folder / "toy_vit.json").read_text())

@@ -25,8 +25,8 @@ nav a, a { color: var(--accent); }
 main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.2rem 4rem; }
 img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: left; }
+.numbers :is(th, td):not(:first-child) { text-align: right; white-space: nowrap; }
 thead th { background: var(--pale); }
 pre { padding: .7rem .9rem; background: var(--pale); border: 1px solid var(--line); border-radius: 4px; }
 pre { overflow-x: auto; font-size: 13.5px; line-height: 1.45; }
@@ -108,7 +108,7 @@ def _table(rows: list[list[str]]) -> str:
     head, *body = [[html.escape(str(cell)) for cell in row] for row in rows]
     lines = ["<thead><tr>" + "".join(f"<th>{c}</th>" for c in head) + "</tr></thead><tbody>"]
     lines += ["<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in body]
-    return "<table>" + "".join(lines) + "</tbody></table>"
+    return '<table class="numbers">' + "".join(lines) + "</tbody></table>"
 
 
 def _summary(run: RunFolder) -> str:
@@ -128,7 +128,7 @@ def _summary(run: RunFolder) -> str:
         s = read_json(selection)
         rows = [
             ["selection", "value"],
-            ["features selected", len(s["features"])],
+            ["features selected", str(len(s["features"]))],
             ["objective", f"{s['objective']:.4f}"],
             ["proven bound", f"{s['bound']:.4f}"],
             ["gap", f"{100 * s['gap']:.3f} %"],
@@ -143,7 +143,7 @@ def _chapter_table(run: RunFolder) -> str:
     rows = [["chapter", "status", "seconds"]]
     for chapter in CHAPTERS:
         entry = run.results.get(chapter.name, {})
-        rows.append([_chapter_title(chapter.name), entry.get("status", "not run"), entry.get("seconds", "")])
+        rows.append([_chapter_title(chapter.name), entry.get("status", "not run"), str(entry.get("seconds", ""))])
     return "<h2>Chapters</h2>" + _table(rows)
 
 

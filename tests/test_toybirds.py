@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from qpm_lib import pretraining
+from qpm_lib.artifacts import file_hash, read_json
 from qpm_lib.data.birdshapes import FACTOR_PART, FACTORS, PARTS
 from qpm_lib.data.toybirds import make_species, random_bird, render, species_name
 from qpm_lib.pretraining import PretrainingConfig, PretrainingRenders, patch_parts
@@ -110,6 +112,29 @@ def test_resumed_pretraining_continues_with_the_next_pictures():
     config = PretrainingConfig(steps=3, batch_size=4)
     np.testing.assert_array_equal(PretrainingRenders(config, 1)[0].image, PretrainingRenders(config, 0)[4].image)
     assert len(PretrainingRenders(config, 1)) == 8
+
+
+def test_stopped_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    config = PretrainingConfig(steps=4, batch_size=2, kept_patches=16)
+    monkeypatch.setattr(pretraining, "_CHECKPOINT_EVERY", 2)
+    straight = pretraining.pretrain(config, tmp_path / "straight", workers=0)
+    step = pretraining._train_step
+
+    def stopped(*args):
+        if args[5] == 3:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(pretraining, "_train_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.pretrain(config, tmp_path / "stopped", workers=0)
+    assert [p.name for p in (tmp_path / "stopped").iterdir()] == ["checkpoint.pt"]
+    with pytest.raises(ValueError, match="belongs to another recipe"):
+        pretraining.pretrain(PretrainingConfig(steps=5, batch_size=2), tmp_path / "stopped", workers=0)
+    monkeypatch.setattr(pretraining, "_train_step", step)
+    resumed = pretraining.pretrain(config, tmp_path / "stopped", workers=0)
+    assert file_hash(resumed) == file_hash(straight) == read_json(resumed.with_suffix(".json"))["sha256"]
+    assert not (tmp_path / "stopped" / "checkpoint.pt").exists()
 
 
 def test_a_patch_shows_its_largest_part_and_small_parts_count_twice():

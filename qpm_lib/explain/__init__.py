@@ -8,7 +8,6 @@ from qpm_lib.explain.intrinsic import (
     compare_classes,
     most_activating,
     outputs_of,
-    strongest_feature,
 )
 
 __all__ = [
@@ -19,6 +18,5 @@ __all__ = [
     "compare_classes",
     "most_activating",
     "outputs_of",
-    "strongest_feature",
     "upsample",
 ]

@@ -57,11 +57,6 @@ def compare_classes(weight: Float[Tensor, "classes n"], a: int, b: int) -> Compa
     return Comparison(np.flatnonzero(first & ~second), np.flatnonzero(first & second), np.flatnonzero(second & ~first))
 
 
-def strongest_feature(maps: Float[Tensor, "features g g"]) -> Int[Tensor, "g g"]:
-    """Which of the maps is largest at each patch."""
-    return maps.argmax(0)
-
-
 def most_activating(model: DinoQPM, store: FeatureStore, *, count: int = 6, train: bool = False) -> Int[np.ndarray, "n count"]:
     """Rows of the store on which each feature is strongest, among correct predictions only.
 
