@@ -91,8 +91,8 @@ def _parameters(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return values
 
 
-def _show(text: str = "") -> None:
-    sys.stdout.write(text + "\n")
+def _show(text: str = "", end: str = "\n") -> None:
+    sys.stdout.write(text + end)
     sys.stdout.flush()
 
 
@@ -142,13 +142,17 @@ def _run(arguments: argparse.Namespace) -> int:
     run = RunFolder((arguments.out or Path("runs") / arguments.profile).resolve(), config)
     names = [c.name for c in CHAPTERS]
 
+    def announce(name: str) -> None:
+        _show(f"[{names.index(name) + 1}/{len(names)}] {name:<24} ", end="")
+
     def tell(report: Any) -> None:
         figures = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in report.figures.items())
-        _show(f"[{names.index(report.name) + 1}/{len(names)}] {report.name:<24} {report.status:<8} {report.seconds:6.1f} s   {figures}")
+        _show(f"{report.status:<8} {report.seconds:6.1f} s   {figures}")
 
     try:
-        run_chapters(run, start=start, only=only, parameters=parameters, on_chapter=tell)
+        run_chapters(run, start=start, only=only, parameters=parameters, on_start=announce, on_chapter=tell)
     except (ChapterError, KeyboardInterrupt):
+        _show()
         build_report(run)
         raise
     index = build_report(run)

@@ -150,6 +150,7 @@ def run_chapters(
     start: str | None = None,
     only: str | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    on_start: Callable[[str], None] | None = None,
     on_chapter: Callable[[ChapterReport], None] | None = None,
 ) -> list[ChapterReport]:
     """Write the settings and execute the chapters of a run; those whose settings, notebook and predecessors did not change are skipped.
@@ -158,7 +159,7 @@ def run_chapters(
     ----------
     start : execute from this chapter on even where nothing changed. only : execute just this chapter.
     parameters : notebook parameters by chapter name.
-    on_chapter : called after each chapter.
+    on_start, on_chapter : called before each chapter with its name, and after it with what became of it.
 
     Raises
     ------
@@ -190,6 +191,8 @@ def run_chapters(
                     raise ValueError(
                         f"chapter {chapter.name} needs {', '.join(missing)}, which is missing or was made with other settings: run without --only"
                     )
+                if on_start:
+                    on_start(chapter.name)
                 reports.append(_run_one(run, chapter, keys[chapter.name], notebooks, given.get(chapter.name, {}), chapter.name in forced))
                 if on_chapter:
                     on_chapter(reports[-1])

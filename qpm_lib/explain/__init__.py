@@ -6,6 +6,7 @@ from qpm_lib.explain.intrinsic import (
     IntrinsicExplanation,
     ProbeExplanation,
     compare_classes,
+    correct_rows,
     most_activating,
     outputs_of,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "IntrinsicExplanation",
     "ProbeExplanation",
     "compare_classes",
+    "correct_rows",
     "most_activating",
     "outputs_of",
     "upsample",

@@ -1,5 +1,6 @@
 """Explanations that come with the model: nothing is estimated, the maps are what the score is made of."""
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,9 @@ from qpm_lib.adapter import LinearProbe, Output
 from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
-from qpm_lib.training import Classifier, outputs
+from qpm_lib.training import Classifier, feature_vectors, outputs
+
+log = logging.getLogger(__name__)
 
 
 class IntrinsicExplanation:
@@ -57,21 +60,24 @@ def compare_classes(weight: Float[Tensor, "classes n"], a: int, b: int) -> Compa
     return Comparison(np.flatnonzero(first & ~second), np.flatnonzero(first & second), np.flatnonzero(second & ~first))
 
 
-def most_activating(model: DinoQPM, store: FeatureStore, *, count: int = 6, train: bool = False) -> Int[np.ndarray, "n count"]:
-    """Rows of the store on which each feature is strongest, among correct predictions only.
+def correct_rows(model: Classifier, store: FeatureStore, *, train: bool = False) -> Int[Tensor, "rows"]:
+    """Rows of the test split (or the training split) that a model predicts correctly: figures take their pictures from these.
 
-    Pictures come from the test split unless `train`. Where fewer pictures are predicted correctly than asked for, all are used.
+    A model that is always wrong has none; all rows are returned then, and the log says so.
     """
     rows = store.rows(train)
-    vectors, right = [], []
-    for out, labels in outputs(model, store, rows):
-        vectors.append(out.vector.cpu())
-        right.append((out.logits.argmax(1) == labels).cpu())
-    value, correct = torch.cat(vectors), torch.cat(right)
-    if not correct.any():
-        raise ValueError("the model predicts no picture correctly: there are no examples to show")
-    value, rows = value[correct], rows[correct]
-    return rows[value.topk(min(count, len(value)), dim=0).indices.T].numpy()
+    right = torch.cat([(out.logits.argmax(1) == labels).cpu() for out, labels in outputs(model, store, rows)])
+    if not right.any():
+        log.warning("no picture is predicted correctly: examples are taken from all pictures")
+        return rows
+    return rows[right]
+
+
+def most_activating(model: Classifier, store: FeatureStore, *, count: int = 6, train: bool = False) -> Int[np.ndarray, "n count"]:
+    """Rows of the store on which each feature is strongest, among `correct_rows` only; fewer where there are fewer."""
+    rows = correct_rows(model, store, train=train)
+    vectors = torch.as_tensor(feature_vectors(model, store, rows))
+    return rows[vectors.topk(min(count, len(rows)), dim=0).indices.T].numpy()
 
 
 def outputs_of(model: Classifier, store: FeatureStore, rows: Int[Tensor, "rows"]) -> Output:
