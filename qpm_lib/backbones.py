@@ -14,7 +14,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -92,19 +91,19 @@ def save_weights(vit: nn.Module, path: Path) -> None:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     """State dict of a safetensors or `.pth` file; nothing in the file is executed."""
+    if not path.is_file():
+        raise ValueError(f"backbone.weights (={str(path)!r}) does not exist or is no file")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"backbone.weights (={str(path)!r}) does not exist") from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as weights ({error})") from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ValueError(f"{path} holds more than tensors and is refused: convert it to safetensors") from error
-    return state.get("model", state) if isinstance(state, dict) else {}
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("model", state)
+        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise TypeError("it holds something else than named tensors")
+    except Exception as error:  # a file from anywhere can fail in any way
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read as weights ({detail}): an official .pth file or safetensors with tensors only is needed"
+        ) from error
+    return state
 
 
 def _load_checked(vit: nn.Module, state: dict[str, Tensor], source: Path, name: str) -> None:

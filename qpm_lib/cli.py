@@ -151,9 +151,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     try:
         run_chapters(run, start=start, only=only, parameters=parameters, on_start=announce, on_chapter=tell)
-    except (ChapterError, KeyboardInterrupt):
+    except BaseException as error:
         _show()
-        build_report(run)
+        if isinstance(error, ChapterError | KeyboardInterrupt):
+            build_report(run)
         raise
     index = build_report(run)
     _show()
@@ -177,7 +178,7 @@ def _doctor() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0 is success, 1 an error that is told in one line, 130 Ctrl-C."""
+    """Run a command: 0 is success, 1 an error that is told in one line, 2 wrong usage, 130 Ctrl-C."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if getattr(arguments, "verbose", False) else logging.WARNING, format="%(name)s: %(message)s")
     try:

@@ -188,26 +188,25 @@ def read_redundancy_rule(rule: str | float) -> str | float:
     return share
 
 
+_ABOVE_ZERO = (
+    "data.n_species", "data.train_per_class", "data.test_per_class", "features.batch_size", "features.shard_size",
+    "adapter.n_layers", "adapter.hidden", "adapter.n_features", "selection.n_features", "selection.n_per_class", "selection.time_limit",
+    "dense.epochs", "dense.batch_size", "dense.lr", "fine_tune.epochs", "fine_tune.batch_size", "fine_tune.lr",
+)  # fmt: skip
+_SHARES = ("dense.dropout", "fine_tune.dropout", "data.test_share")
+
+
 def _check(config: RunConfig) -> None:
     """Refuse values that cannot work, before anything is computed."""
-    positive = {
-        "data.train_per_class": config.data.train_per_class, "data.test_per_class": config.data.test_per_class,
-        "features.batch_size": config.features.batch_size, "features.shard_size": config.features.shard_size,
-        "adapter.n_layers": config.adapter.n_layers, "adapter.hidden": config.adapter.hidden, "adapter.n_features": config.adapter.n_features,
-        "dense.epochs": config.dense.epochs, "dense.batch_size": config.dense.batch_size, "dense.lr": config.dense.lr,
-        "fine_tune.epochs": config.fine_tune.epochs, "fine_tune.batch_size": config.fine_tune.batch_size, "fine_tune.lr": config.fine_tune.lr,
-        "selection.n_per_class": config.selection.n_per_class, "selection.time_limit": config.selection.time_limit,
-    }  # fmt: skip
-    for key, value in positive.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{key} (={value}) must be a finite number above 0")
-    for key, value in {
-        "dense.dropout": config.dense.dropout,
-        "fine_tune.dropout": config.fine_tune.dropout,
-        "data.test_share": config.data.test_share,
-    }.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{key} (={value}) must be at least 0 and below 1")
+    for key in setting_names():
+        head, _, tail = key.partition(".")
+        value = getattr(getattr(config, head), tail) if tail else getattr(config, head)
+        if isinstance(value, str | bool):
+            continue
+        if not 0 <= value < float("inf") or (key in _ABOVE_ZERO and value == 0):
+            raise ValueError(f"{key} (={value}) must be a finite number {'above 0' if key in _ABOVE_ZERO else 'of at least 0'}")
+        if key in _SHARES and value >= 1:
+            raise ValueError(f"{key} (={value}) must be below 1")
     n, k, total = config.selection.n_features, config.selection.n_per_class, config.adapter.n_features
     if n > total:
         raise ValueError(f"selection.n_features (={n}) exceeds adapter.n_features (={total}): lower the first or raise the second")

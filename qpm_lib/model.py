@@ -171,6 +171,8 @@ class DinoQPM(nn.Module):
         """
         if not self._backbone:
             raise ValueError("no backbone is attached: call model.with_backbone(load_backbone(...)) first")
+        if isinstance(images, Image.Image) or not all(isinstance(image, Image.Image) for image in images):
+            raise ValueError("pictures must be given as a list of PIL images, for example [Image.open(path)]")
         if not len(images):
             raise ValueError("no pictures were given")
         backbone = self._backbone[0]
@@ -186,7 +188,13 @@ class DinoQPM(nn.Module):
     def explain(self, images: Sequence[Image.Image], target: Int[Tensor, "batch"] | None = None) -> Explanation:
         """Exact local explanation of pictures, for the predicted class or for the classes in `target`."""
         out = self.output(images)
-        return self.explain_tokens(out, out.logits.argmax(1) if target is None else target)
+        if target is None:
+            target = out.logits.argmax(1)
+        elif len(target) != len(images) or not ((target >= 0) & (target < len(self.class_names))).all():
+            raise ValueError(
+                f"target (={target.tolist()}) must hold one class from 0 to {len(self.class_names) - 1} for each of {len(images)} pictures"
+            )
+        return self.explain_tokens(out, target)
 
     # -- files ------------------------------------------------------------------------------------------------------------------
 
@@ -221,12 +229,16 @@ class DinoQPM(nn.Module):
         if not (folder / "model.json").exists():
             raise ValueError(f"{folder} holds no model: it must contain model.json and model.safetensors (chapter 04 writes them)")
         card = read_json(folder / "model.json")
-        n, c = card["n_features"], len(card["class_names"])
-        head = BinaryHead(torch.zeros(c, n, dtype=torch.bool), torch.zeros(n), torch.ones(n))
-        adapter = Adapter(card["width"], AdapterConfig(**card["adapter"]))
+        try:
+            n, c, k = card["n_features"], len(card["class_names"]), card["n_per_class"]
+            head = BinaryHead(torch.zeros(c, n, dtype=torch.bool), torch.zeros(n), torch.ones(n))
+            adapter = Adapter(card["width"], AdapterConfig(**card["adapter"]))
+            dict(card["backbone"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / 'model.json'} does not describe a QPM ({type(error).__name__}: {error})") from error
         model = cls(adapter, head, features=torch.zeros(n, dtype=torch.long), class_names=card["class_names"])
         load_module(model, folder)
-        if not (model.head.weight.sum(1) == card["n_per_class"]).all():
-            raise ValueError(f"{folder} contradicts itself: a class does not have n_per_class (={card['n_per_class']}) features")
+        if not (model.head.weight.sum(1) == k).all():
+            raise ValueError(f"{folder} contradicts itself: a class does not have n_per_class (={k}) features")
         model._card = card
         return model.eval()

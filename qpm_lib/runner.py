@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 import qpm_lib
-from qpm_lib.artifacts import content_hash
+from qpm_lib.artifacts import content_hash, read_json
 from qpm_lib.config import RunConfig, stage_key
 from qpm_lib.runs import RunFolder
 
@@ -29,9 +30,9 @@ class Chapter(NamedTuple):
 
 CHAPTERS = (
     Chapter("01_frozen_features", "features"),
-    Chapter("02_dense_model", "dense", ("01_frozen_features",), ("dense/model.json",)),
+    Chapter("02_dense_model", "dense", ("01_frozen_features",), ("dense/model.json", "dense/model.safetensors")),
     Chapter("03_quadratic_programme", "selection", ("02_dense_model",), ("selection.json",)),
-    Chapter("04_fine_tuning", "model", ("03_quadratic_programme",), ("model/model.json",)),
+    Chapter("04_fine_tuning", "model", ("03_quadratic_programme",), ("model/model.json", "model/model.safetensors")),
     Chapter("05_explanations", "model", ("04_fine_tuning",)),
     Chapter("06_evaluation", "model", ("04_fine_tuning",), ("metrics.json",)),
 )
@@ -107,10 +108,22 @@ def _keys(config: RunConfig, folder: Path, parameters: Mapping[str, Mapping[str,
     return keys
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a file is there and can be read as what its name says."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt"):
+                return True
+        read_json(path)
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return True
+
+
 def _is_current(run: RunFolder, chapter: Chapter, key: str) -> bool:
     entry = run.results.get(chapter.name, {})
     files = [run.path / name for name in chapter.leaves] + [run.path / "notebooks" / f"{chapter.name}.ipynb"]
-    return entry.get("status") == "done" and entry.get("key") == key and all(f.exists() for f in files)
+    return entry.get("status") == "done" and entry.get("key") == key and all(_is_whole(f) for f in files)
 
 
 def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapping[str, Any]) -> None:
@@ -130,7 +143,7 @@ def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapp
             "language": "python",
             "cwd": str(notebooks),
             "progress_bar": False,
-            "extra_arguments": ["--log-level=40"],
+            "extra_arguments": ["--log-level=50"],
         }
         papermill.execute_notebook(str(notebooks / f"{chapter.name}.ipynb"), str(work), parameters=values, **options)
     except PapermillExecutionError as error:
@@ -170,6 +183,10 @@ def run_chapters(
     notebooks, given = notebooks_folder(), parameters or {}
     for name, values in given.items():
         check_parameters(notebooks / f"{name}.ipynb", values)
+    if (run.path / "notebooks").resolve() == notebooks.resolve():
+        raise ValueError(
+            f"run folder {run.path} would overwrite the chapters in {notebooks}: choose another with --out, for example runs/toy"
+        )
     keys = _keys(run.config, notebooks, given)
     names = [c.name for c in CHAPTERS]
     forced = {only} if only else set(names[names.index(start) :]) if start else set()

@@ -29,6 +29,6 @@ def load_module(module: nn.Module, folder: Path) -> None:
     try:
         module.load_state_dict(load_file(path))
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: the model folder is incomplete") from None
+        raise ValueError(f"{path} is missing: the model folder is incomplete, make it again") from None
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged or does not fit {folder / 'model.json'} ({error})") from error
+        raise ValueError(f"{path} is damaged or does not fit {folder / 'model.json'} ({error}): make it again") from error

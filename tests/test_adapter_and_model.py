@@ -146,6 +146,10 @@ def test_damaged_model_folders(tmp_path):
     (tmp_path / "m" / "model.json").write_text(json.dumps({**card, "n_per_class": 3}))
     with pytest.raises(ValueError, match="contradicts itself"):
         DinoQPM.load(tmp_path / "m")
+    for wrong in ({**card, "n_features": "four"}, {**card, "adapter": {"depth": 3}}, {"kind": "dense"}, [1, 2], {**card, "backbone": 3}):
+        (tmp_path / "m" / "model.json").write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match="does not describe a QPM"):
+            DinoQPM.load(tmp_path / "m")
     (tmp_path / "m" / "model.json").write_text(json.dumps({**card, "n_features": 9}))
     with pytest.raises(ValueError, match="does not fit"):
         DinoQPM.load(tmp_path / "m")
@@ -167,6 +171,11 @@ def test_pictures_in_explanation_out(toy, toy_store, backbone, tmp_path):
     model.with_backbone(backbone)
     with pytest.raises(ValueError, match="no pictures"):
         model.predict([])
+    with pytest.raises(ValueError, match="list of PIL images"):
+        DinoQPM.output.__wrapped__(model, toy.image(0))
+    for target in ([4], [-1], [0, 1]):
+        with pytest.raises(ValueError, match="must hold one class from 0 to 3 for each of 1 pictures"):
+            model.explain([toy.image(0)], torch.tensor(target))
     prediction, explanation = model.predict([toy.image(0), toy.image(9).convert("L")]), model.explain([toy.image(0)])
     assert prediction.logits.shape == (2, 4)
     torch.testing.assert_close(explanation.contributions.sum(1), prediction.logits[:1].amax(1), rtol=1e-3, atol=1e-3)

@@ -86,9 +86,13 @@ def test_weights_that_do_not_fit(tmp_path):
             load_backbone("toy", weights=path)
     with pytest.raises(ValueError, match="does not exist"):
         load_backbone("toy", weights=tmp_path / "none.pth")
-    (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(ValueError, match="cannot be read as weights"):
-        load_backbone("toy", weights=tmp_path / "text.safetensors")
+    for name in ("text.safetensors", "text.pth", "empty.pth"):
+        (tmp_path / name).write_text("" if name.startswith("empty") else "hello")
+        with pytest.raises(ValueError, match=f"{name} cannot be read as weights .+: an official"):
+            load_backbone("toy", weights=tmp_path / name)
+    torch.save({"model": 3}, tmp_path / "number.pth")
+    with pytest.raises(ValueError, match="number.pth cannot be read as weights"):
+        load_backbone("toy", weights=tmp_path / "number.pth")
 
 
 class Malicious:

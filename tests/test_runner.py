@@ -16,7 +16,12 @@ RECORD = "from qpm_lib.runs import open_run\nrun = open_run(run_folder, profile)
 
 
 def write_chapter(folder, chapter, body=""):
-    leave = "".join(f"(run.path / '{f}').parent.mkdir(exist_ok=True); (run.path / '{f}').write_text('{{}}')\n" for f in chapter.leaves)
+    leave = "import numpy\nfrom safetensors.numpy import save_file\n"
+    for file in chapter.leaves:
+        leave += f"(run.path / '{file}').parent.mkdir(exist_ok=True)\n"
+        leave += (
+            f"save_file({{}}, run.path / '{file}')\n" if file.endswith("safetensors") else f"(run.path / '{file}').write_text('{{}}')\n"
+        )
     cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(body or "1 + 1")]
     cells.append(nbformat.v4.new_code_cell(RECORD.format(leave=leave, name=chapter.name)))
     book = nbformat.v4.new_notebook(
@@ -63,8 +68,11 @@ def test_chapters_run_once_and_again_only_where_something_changed(small_course, 
     assert run.results[chain[2].name]["figures"] == {"answer": 5}
     write_chapter(folder, chain[2], "2 + 2")
     assert statuses(run_chapters(run)) == ["skipped", "skipped", "done"]
-    (run.path / "dense" / "model.json").unlink()
-    assert statuses(run_chapters(run)) == ["skipped", "done", "skipped"]
+    for damage in ("dense/model.json", "dense/model.safetensors"):
+        (run.path / damage).write_text("{half")
+        assert statuses(run_chapters(run)) == ["skipped", "done", "skipped"]
+        (run.path / damage).unlink()
+        assert statuses(run_chapters(run)) == ["skipped", "done", "skipped"]
     assert statuses(run_chapters(run, start=chain[1].name)) == ["skipped", "done", "done"]
     assert statuses(run_chapters(run, only=chain[2].name)) == ["done"]
 
@@ -137,6 +145,15 @@ def test_two_runs_in_one_folder(small_course, tmp_path):
     assert open_run(run.path, "smoke").config.seed == 0
     assert statuses(run_chapters(second)) == ["done"] * 3
     assert open_run(run.path, "smoke").config.seed == 5
+
+
+def test_the_chapters_are_never_the_run_folder(small_course, tmp_path):
+    folder, chain = small_course
+    before = (folder / f"{chain[0].name}.ipynb").read_bytes()
+    with pytest.raises(ValueError, match="would overwrite the chapters"):
+        run_chapters(RunFolder(tmp_path, load_profile("smoke")))
+    assert (folder / f"{chain[0].name}.ipynb").read_bytes() == before
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_only_needs_what_comes_before(small_course, tmp_path):

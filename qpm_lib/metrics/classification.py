@@ -14,4 +14,6 @@ def accuracy(logits: Float[Tensor, "images classes"], labels: Int[Tensor, "image
 
 def confusion(predicted: Int[Tensor, "images"], labels: Int[Tensor, "images"], n_classes: int) -> Int[Tensor, "classes classes"]:
     """Counts: row true class, column predicted class."""
+    if max(predicted.max(), labels.max()) >= n_classes:
+        raise ValueError(f"a class (={int(max(predicted.max(), labels.max()))}) exceeds n_classes (={n_classes})")
     return torch.bincount(labels * n_classes + predicted, minlength=n_classes**2).view(n_classes, n_classes)

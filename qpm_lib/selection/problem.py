@@ -102,6 +102,8 @@ def make_problem(
         n > F, k > n, or more classes than there are sets of k out of n features. The inputs are never modified.
     """
     a = np.array(relevance, np.float64)
+    if a.ndim != 2 or 0 in a.shape:
+        raise ValueError(f"relevance has shape {a.shape}: one row per feature and one column per class are needed")
     f, c = a.shape
     r = np.zeros((f, f)) if redundancy is None else np.array(redundancy, np.float64)
     b = np.zeros(f) if bias is None else np.array(bias, np.float64)
