@@ -188,7 +188,7 @@ def _train_step(
     vit: nn.Module,
     heads: PretrainingHeads,
     optimiser: torch.optim.Optimizer,
-    batch: list[Tensor],
+    batch: tuple,
     config: PretrainingConfig,
     step: int,
     generator: torch.Generator,
