@@ -161,7 +161,7 @@ def without_damaged(dataset: ImageDataset) -> ImageDataset:
             dataset.image(row)
             rows.append(row)
         except ValueError as error:
-            bad[dataset.files[row]] = str(error).split(":")[0].replace(str(dataset.root / dataset.files[row]), "").strip()
+            bad[dataset.files[row]] = " ".join(str(error).split(": ")[0].replace(str(dataset.root / dataset.files[row]), "").split())
     for name, reason in bad.items():
         log.warning("left out %s: %s", name, reason)
     return dataset.keep(np.array(rows, dtype=int), bad) if bad else dataset
