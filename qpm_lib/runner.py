@@ -181,33 +181,20 @@ def run_chapters(
     RuntimeError : when another process is running the same folder.
     """
     notebooks, given = notebooks_folder(), parameters or {}
-    for name, values in given.items():
-        check_parameters(notebooks / f"{name}.ipynb", values)
-    if (run.path / "notebooks").resolve() == notebooks.resolve():
-        raise ValueError(
-            f"run folder {run.path} would overwrite the chapters in {notebooks}: choose another with --out, for example runs/toy"
-        )
+    _prepare(run, notebooks, given)
     keys = _keys(run.config, notebooks, given)
     names = [c.name for c in CHAPTERS]
     forced = {only} if only else set(names[names.index(start) :]) if start else set()
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     reports: list[ChapterReport] = []
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"run folder {run.path} cannot be made ({error.strerror}): choose another with --out") from error
-    try:
         with FileLock(run.path / ".lock", timeout=0):
+            chapters = [CHAPTERS[names.index(only)]] if only else CHAPTERS
+            missing = [n for n in chapters[0].needs if only and not _is_current(run, CHAPTERS[names.index(n)], keys[n])]
+            if missing:
+                wanted = f"chapter {only} needs {', '.join(missing)}"
+                raise ValueError(f"{wanted}, which is missing or was made with other settings: run without --only")
             run.write_config()
-            for chapter in CHAPTERS:
-                if only and chapter.name != only:
-                    continue
-                missing = [n for n in chapter.needs if only and not _is_current(run, CHAPTERS[names.index(n)], keys[n])]
-                if missing:
-                    raise ValueError(
-                        f"chapter {chapter.name} needs {', '.join(missing)}, which is missing or was made with other settings: run without --only"
-                    )
+            for chapter in chapters:
                 if on_start:
                     on_start(chapter.name)
                 reports.append(_run_one(run, chapter, keys[chapter.name], notebooks, given.get(chapter.name, {}), chapter.name in forced))
@@ -216,6 +203,22 @@ def run_chapters(
     except Timeout:
         raise RuntimeError(f"{run.path} is in use by another run: wait for it, or choose another folder with --out") from None
     return reports
+
+
+def _prepare(run: RunFolder, notebooks: Path, parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check what can be checked before anything is written, then make the folder and set what the kernels inherit."""
+    for name, values in parameters.items():
+        check_parameters(notebooks / f"{name}.ipynb", values)
+    if (run.path / "notebooks").resolve() == notebooks.resolve():
+        raise ValueError(
+            f"run folder {run.path} would overwrite the chapters in {notebooks}: choose another with --out, for example runs/toy"
+        )
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"run folder {run.path} cannot be made ({error.strerror}): choose another with --out") from error
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 
 
 def _run_one(run: RunFolder, chapter: Chapter, key: str, notebooks: Path, parameters: Mapping[str, Any], forced: bool) -> ChapterReport:

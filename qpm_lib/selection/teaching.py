@@ -1,7 +1,7 @@
 """The quadratic programme as one would write it down, in cvxpy, solved by SCIP: for small instances and for reading."""
 
-import itertools
 import time
+from collections import Counter
 
 import numpy as np
 from jaxtyping import Float
@@ -52,10 +52,10 @@ def solve_readable(
         if w.value is None:
             raise RuntimeError(f"SCIP found no solution within time_limit (={time_limit} s): use qpm_lib.selection.solve")
         weights = w.value > 0.5
-        shared = [(a, b) for a, b in itertools.combinations(range(c), 2) if (weights[:, a] == weights[:, b]).all()]
-        if not shared:
+        sets = Counter(tuple(np.flatnonzero(column).tolist()) for column in weights.T)
+        if max(sets.values()) == 1:
             break
-        for members in {tuple(np.flatnonzero(weights[:, a])) for a, _ in shared}:
+        for members in (subset for subset, classes in sets.items() if classes > 1):
             full = cp.Variable(c, boolean=True)
             constraints += [full >= cp.sum(w[list(members)], axis=0) - (problem.k - 1), cp.sum(full) <= 1]
     features = np.flatnonzero(s.value > 0.5)
