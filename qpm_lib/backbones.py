@@ -5,7 +5,6 @@ All of them are timm vision transformers. `toy` is the small one embedded in thi
 """
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,6 @@ from qpm_lib._torchvision import import_torchvision
 from qpm_lib.artifacts import write_atomically
 from qpm_lib.seeding import choose_device
 
-log = logging.getLogger(__name__)
 TOY_MEAN, TOY_STD = 0.42, 0.22
 TOY_WEIGHTS = Path(__file__).parent / "assets" / "toy_vit.safetensors"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -138,6 +138,7 @@ class FeatureStore:
                     if not _is_whole(folder / _shard_name(k), len(_shard_rows(k, manifest)))
                 ]
                 if missing:
+                    log.info("%s: %d shards are missing or damaged and are made now", folder, len(missing))
                     _write_shards(missing, manifest, dataset, backbone, folder, min(batch_size, manifest.shard_size), workers)
         except Timeout:
             raise RuntimeError(f"another process is writing {folder}: wait for it, or choose another folder") from None

@@ -1,6 +1,5 @@
 """The finished classifier: n shared features, k of them per class, and an explanation that adds up to the score."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,6 @@ from qpm_lib.config import AdapterConfig
 from qpm_lib.selection.problem import Selection
 from qpm_lib.serialisation import load_module, save_module
 
-log = logging.getLogger(__name__)
 _MIN_STD = 1e-6
 
 

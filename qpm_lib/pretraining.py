@@ -65,11 +65,11 @@ def patch_parts(parts: UInt8[np.ndarray, "h w"], patch: int = 8) -> Int[np.ndarr
 
 
 class PretrainingRenders(Dataset):
-    """Endless, numbered renders of random birds that are no species of any data set seed in use."""
+    """Numbered renders of random birds, none of which is a species of the data set (default seed, any number of species)."""
 
     def __init__(self, config: PretrainingConfig, start_step: int) -> None:
         self.config, self.start = config, start_step * config.batch_size
-        self.species = set(make_species(48)) | set(make_species(24))
+        self.species = set(make_species(48))
 
     def __len__(self) -> int:
         return self.config.steps * self.config.batch_size - self.start

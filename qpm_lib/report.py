@@ -1,7 +1,6 @@
 """The report of a run: a folder of static HTML pages, readable offline, with the figures inside."""
 
 import html
-import logging
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +11,6 @@ from qpm_lib.metrics.evaluation import MEASURES
 from qpm_lib.runner import CHAPTERS
 from qpm_lib.runs import RunFolder
 
-log = logging.getLogger(__name__)
 MODELS = {"linear_probe": "CLS linear probe", "dense": "dense model", "qpm": "QPM"}
 _MATH = re.compile(r"```.*?```|`[^`\n]*`|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\d$])", re.DOTALL)
 _STYLE = """

@@ -1,7 +1,6 @@
 """Run the chapters headless: papermill, one after the other, resumable, with what depends on what."""
 
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -15,8 +14,6 @@ import qpm_lib
 from qpm_lib.artifacts import content_hash, read_json
 from qpm_lib.config import RunConfig, stage_key
 from qpm_lib.runs import RunFolder
-
-log = logging.getLogger(__name__)
 
 
 class Chapter(NamedTuple):
@@ -43,7 +40,7 @@ class ChapterError(RuntimeError):
 
 
 class ChapterReport(NamedTuple):
-    """What became of a chapter: `done`, `skipped`, `failed` or `interrupted`."""
+    """What became of a chapter: `done` or `skipped`."""
 
     name: str
     status: str

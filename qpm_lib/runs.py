@@ -1,6 +1,5 @@
 """Run folders: one place for the settings, results, figures and models of a run."""
 
-import logging
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,6 @@ from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
 from qpm_lib.seeding import choose_device
 from qpm_lib.selection.problem import Selection
-
-log = logging.getLogger(__name__)
 
 
 class RunFolder:

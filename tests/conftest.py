@@ -17,10 +17,14 @@ with install_import_hook("qpm_lib", "shape_checks.checked"):
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from qpm_lib.config import AdapterConfig, DataConfig, load_profile
 from qpm_lib.data import ImageDataset, load_dataset
 from qpm_lib.features import FeatureStore, Manifest, _save_shard, _shard_name
+
+settings.register_profile("same every time", derandomize=True)
+settings.load_profile("same every time")
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "CUB_200_2011_mini"
 N_CLASSES, GRID, WIDTH = 4, 4, 12

@@ -11,6 +11,9 @@ from qpm_lib.data.toybirds import make_species, random_bird, render, species_nam
 from qpm_lib.pretraining import PretrainingConfig, PretrainingRenders, patch_parts
 
 
+TWIG_PIXELS = 4  # labels are drawn at picture size, pictures at twice that: a twig can hide a few more pixels in the labels
+
+
 def distance(a, b):
     return sum(x != y for x, y in zip(a, b, strict=True))
 
@@ -61,34 +64,33 @@ def test_pictures_are_the_same_on_every_machine():
     np.testing.assert_allclose(blocks, GOLDEN_BLOCKS, atol=3)
 
 
+def outline(bird, seed, part):
+    """Pixels within two of a part's outline, whether or not another part covers it."""
+    alone = render(bird, seed, without=[p for p in PARTS[1:] if p != part]).parts == PARTS.index(part)
+    near = np.zeros_like(alone)
+    for y, x in np.argwhere(alone | (render(bird, seed).parts == PARTS.index(part))):
+        near[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = True
+    return near
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), part=st.sampled_from(PARTS[1:]))
 def test_removing_a_part_changes_only_its_pixels(seed, part):
     bird = random_bird(np.random.default_rng(seed))
     whole, without = render(bird, seed), render(bird, seed, without=[part])
     assert PARTS.index(part) not in without.parts
-    changed = (whole.image != without.image).any(-1)
-    near = np.zeros_like(changed)
-    for y, x in np.argwhere(whole.parts != without.parts):
-        near[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = True
-    assert (changed & ~near).sum() <= 4  # a part can show through a seam that is thinner than a pixel
+    assert ((whole.image != without.image).any(-1) & ~outline(bird, seed, part)).sum() <= TWIG_PIXELS
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), factor=st.sampled_from(list(FACTORS)), choice=st.integers(0, 4))
+@given(seed=st.integers(0, 10**6), factor=st.sampled_from([f for f in FACTORS if f != "base_colour"]), choice=st.integers(0, 4))
 def test_another_variant_changes_only_its_part(seed, factor, choice):
     bird = random_bird(np.random.default_rng(seed))
-    variant = FACTORS[factor][choice % len(FACTORS[factor])]
-    whole, other = render(bird, seed), render(bird._replace(**{factor: variant}), seed)
-    if variant == getattr(bird, factor):
-        np.testing.assert_array_equal(whole.image, other.image)
-    elif factor != "base_colour":
-        part = PARTS.index(FACTOR_PART[factor])
-        touched = (whole.image != other.image).any(-1)
-        near = np.zeros_like(touched)
-        for y, x in np.argwhere((whole.parts == part) | (other.parts == part)):
-            near[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = True
-        assert not (touched & ~near).any()
+    other = bird._replace(**{factor: FACTORS[factor][choice % len(FACTORS[factor])]})
+    touched = (render(bird, seed).image != render(other, seed).image).any(-1)
+    assert touched.any() <= (bird != other)
+    part = FACTOR_PART[factor]
+    assert (touched & ~outline(bird, seed, part) & ~outline(other, seed, part)).sum() <= TWIG_PIXELS
 
 
 def test_unknown_parts_and_variants_are_named():

@@ -1,6 +1,5 @@
 """The toy birds as a data set on disk, in the layout of CUB-200-2011, and the scenes behind its pictures."""
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -16,7 +15,6 @@ from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.toybirds import Render, make_species, render, species_name
 from qpm_lib.progress import progress
 
-log = logging.getLogger(__name__)
 ATTRIBUTES = tuple(f"{factor}::{variant}" for factor, variants in FACTORS.items() for variant in variants)
 _RECIPE = "toybirds.json"
 

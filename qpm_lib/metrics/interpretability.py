@@ -135,6 +135,13 @@ def grid_masks(masks: Bool[Tensor, "images h w"], grid: int, *, dilate: bool = T
     return (F.max_pool2d(cells, 3, 1, 1) if dilate else cells)[:, 0]
 
 
+def _combined_map(
+    maps: Float[Tensor, "images features g g"], weight: Float[Tensor, "classes features"], predicted: Int[Tensor, "images"]
+) -> Float[Tensor, "images g g"]:
+    """G = sum_f W M_f of the predicted class."""
+    return einsum(weight[predicted].float(), maps.float(), "b f, b f y x -> b y x")
+
+
 def plausibility_per_image(
     maps: Float[Tensor, "images features g g"],
     weight: Float[Tensor, "classes features"],
@@ -144,7 +151,7 @@ def plausibility_per_image(
     dilate: bool = True,
 ) -> tuple[Float[Tensor, "images"], Float[Tensor, "images"]]:
     """Plausibility and chance value of each picture (see `plausibility`)."""
-    combined = einsum(weight[predicted].float(), maps.float(), "b f, b f y x -> b y x")
+    combined = _combined_map(maps, weight, predicted)
     combined = combined - reduce(combined, "b y x -> b 1 1", "min")
     inside = grid_masks(masks, maps.shape[-1], dilate=dilate).to(maps.device)
     mass = reduce(combined, "b y x -> b", "sum")
@@ -176,6 +183,6 @@ def pointing(
     dilate: bool = True,
 ) -> float:
     """Plausibility with `max` for the sum: share of pictures whose strongest patch lies on the object."""
-    combined = einsum(weight[predicted].float(), maps.float(), "b f, b f y x -> b y x")
+    combined = _combined_map(maps, weight, predicted)
     inside = grid_masks(masks, maps.shape[-1], dilate=dilate).to(maps.device)
     return float(inside.flatten(1).gather(1, combined.flatten(1).argmax(1, keepdim=True)).mean())

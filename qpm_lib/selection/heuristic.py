@@ -83,7 +83,8 @@ def _search(
     return best
 
 
-def _exact(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Candidate:
+def evaluate(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Candidate:
+    """A feature set with its exact value: what its classes are worth when their sets differ."""
     features = np.sort(features)
     return Candidate(features, relaxed_objective(problem, features) - assign(problem, features).loss)
 
@@ -97,7 +98,7 @@ def _polish(problem: SelectionProblem, candidate: Candidate, tries: int = 200) -
         for inn, out in zip(*np.unravel_index(order, gains.shape), strict=True):
             if relaxed + gains[inn, out] <= candidate.objective + _EPSILON:
                 return candidate
-            trial = _exact(problem, np.where(np.arange(problem.n) == out, inn, candidate.features))
+            trial = evaluate(problem, np.where(np.arange(problem.n) == out, inn, candidate.features))
             if trial.objective > candidate.objective + _EPSILON:
                 candidate = trial
                 break
@@ -115,14 +116,14 @@ def search(problem: SelectionProblem, *, seed: int = 0, rounds: int = 12, patien
     """
     rng = np.random.default_rng([seed, 23])
     stop = time.monotonic() + time_limit
-    best = _exact(problem, _search(problem, greedy(problem), patience, rng, stop))
+    best = evaluate(problem, _search(problem, greedy(problem), patience, rng, stop))
     if problem.n == problem.n_candidates:
         return best
     for round_ in range(rounds):
         if time.monotonic() > stop:
             break
         start = _disturbed(problem, best.features, rng) if round_ % 2 else greedy(problem, rng)
-        trial = _exact(problem, _search(problem, start, patience, rng, stop))
+        trial = evaluate(problem, _search(problem, start, patience, rng, stop))
         best = max(best, trial, key=lambda candidate: candidate.objective)
     return _polish(problem, best)
 

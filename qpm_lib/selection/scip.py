@@ -19,7 +19,7 @@ from pyscipopt import SCIP_RESULT
 
 from qpm_lib.selection.assignment import assign
 from qpm_lib.selection.cuts import Cut, class_cuts, duplicate_cuts, filled_weights, pair_cut
-from qpm_lib.selection.heuristic import Candidate
+from qpm_lib.selection.heuristic import Candidate, evaluate
 from qpm_lib.selection.problem import SelectionProblem
 
 log = logging.getLogger(__name__)
@@ -265,7 +265,7 @@ def prove(problem: SelectionProblem, start: Candidate, *, gap: float = 0.0, time
     if model.getNSols():
         solution = model.getBestSol()
         features = np.flatnonzero([model.getSolVal(solution, v) > 0.5 for v in handler.s])
-        found = _value(problem, features)
+        found = evaluate(problem, features)
         best = found if found.objective > start.objective else start
     status = str(model.getStatus())
     log.info(
@@ -277,9 +277,3 @@ def prove(problem: SelectionProblem, start: Candidate, *, gap: float = 0.0, time
         bound,
     )
     return Proof(best, max(bound, best.objective), status)
-
-
-def _value(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Candidate:
-    chosen = problem.value[features].T
-    value = (chosen * assign(problem, features).matrix).sum() + problem.bias[features].sum()
-    return Candidate(features, float(value - problem.redundancy[np.ix_(features, features)].sum() / 2))
