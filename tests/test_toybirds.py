@@ -10,7 +10,6 @@ from qpm_lib.data.birdshapes import FACTOR_PART, FACTORS, PARTS
 from qpm_lib.data.toybirds import make_species, random_bird, render, species_name
 from qpm_lib.pretraining import PretrainingConfig, PretrainingRenders, patch_parts
 
-
 TWIG_PIXELS = 4  # labels are drawn at picture size, pictures at twice that: a twig can hide a few more pixels in the labels
 
 
