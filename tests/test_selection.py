@@ -6,114 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+from selection_cases import instance, twins
 
 from qpm_lib import selection
-from qpm_lib.selection import cuts, heuristic
+from qpm_lib.selection import heuristic
 from qpm_lib.selection.assignment import assign, best_subsets, relaxed_objective
 from qpm_lib.selection.constants import threshold
 from qpm_lib.selection.problem import Selection, make_problem, problem_objective
-
-
-def instance(seed, f=None, c=None, n=None, k=None):
-    """A random instance in which twins are common and some pairs are penalised."""
-    rng = np.random.default_rng(seed)
-    f = f or int(rng.integers(4, 9))
-    n = n or int(rng.integers(2, f + 1))
-    k = k or int(rng.integers(1, n + 1))
-    c = min(c or int(rng.integers(2, 7)), math.comb(n, k))
-    a = rng.normal(size=(f, c))
-    if c > 1 and rng.random() < 0.6:
-        a[:, 1] = a[:, 0] + 0.05 * rng.normal(size=f) * (rng.random() < 0.5)
-    r = np.triu(np.where(rng.random((f, f)) < 0.5, rng.random((f, f)) * 60, 0), 1)
-    b = rng.normal(size=f) * 5 if rng.random() < 0.5 else None
-    return a / np.abs(a).max(), r + r.T if rng.random() < 0.8 else None, {"n_features": n, "n_per_class": k, "bias": b}
-
-
-def exhaustive(a, r, n_features, n_per_class, bias):
-    """Every set of features; for each the best different class sets, by an assignment problem over all subsets."""
-    problem = make_problem(a, r, n_features=n_features, n_per_class=n_per_class, bias=bias)
-    subsets = list(itertools.combinations(range(problem.n), problem.k))
-    best = -np.inf
-    for features in itertools.combinations(range(problem.n_candidates), problem.n):
-        chosen = problem.value[list(features)]
-        worth = np.array([[chosen[list(s), c].sum() for s in subsets] for c in range(problem.n_classes)])
-        rows, columns = linear_sum_assignment(-worth)
-        pairs = problem.redundancy[np.ix_(features, features)].sum() / 2
-        best = max(best, worth[rows, columns].sum() + problem.bias[list(features)].sum() - pairs)
-    return best
-
-
-@pytest.mark.parametrize("block", range(6))
-def test_solve_equals_exhaustive_search(block):
-    for seed in range(block * 25, block * 25 + 25):
-        a, r, options = instance(seed)
-        found = selection.solve(a, r, **options, gap=0.0)
-        assert found.objective == pytest.approx(exhaustive(a, r, **options), abs=1e-6), seed
-        assert found.status == "optimal"
-        assert found.bound >= found.objective
-        assert selection.objective(a, r, found.features, found.assignment, bias=options["bias"]) == pytest.approx(found.objective)
-        assert (found.assignment.sum(1) == options["n_per_class"]).all()
-        assert len({tuple(row) for row in found.assignment}) == a.shape[1]
-        assert list(found.features) == sorted(set(found.features.tolist()))
-
-
-@pytest.mark.parametrize("seed", range(200, 212))
-def test_the_readable_model_has_the_same_optimum(seed):
-    a, r, options = instance(seed)
-    found = selection.solve_readable(a, r, **options)
-    assert found.objective == pytest.approx(exhaustive(a, r, **options), abs=1e-4)
-    assert len({tuple(row) for row in found.assignment}) == a.shape[1]
-
-
-def test_the_readable_model_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match=r"use qpm_lib\.selection\.solve"):
-        selection.solve_readable(np.random.default_rng(0).normal(size=(100, 30)), None, n_features=10, n_per_class=3)
-
-
-def twins(f=96, c=16, seed=0):
-    """Classes in pairs that differ in a few features, as toy birds do; features serve several classes."""
-    rng = np.random.default_rng(seed)
-    pairs = (rng.random((f, c // 2)) < 0.2) * rng.uniform(0.5, 1, (f, c // 2))
-    a = np.repeat(pairs, 2, axis=1) + 0.08 * rng.normal(size=(f, c))
-    return a / np.abs(a).max()
-
-
-@pytest.mark.parametrize("rule", ["as_coded", "none"])
-def test_toy_size_is_proven_optimal(rule):
-    a = twins()
-    found = selection.solve(a, selection.redundancy(a, 20, rule), n_features=20, n_per_class=4, gap=0.0, time_limit=60)
-    assert found.status == "optimal"
-    assert found.gap <= 1e-6
-
-
-def test_same_seed_same_answer_and_inputs_unchanged():
-    a = twins(seed=1)
-    r = selection.redundancy(a, 16)
-    copies = a.copy(), r.copy()
-    one, two = (selection.solve(a, r, n_features=16, n_per_class=3, seed=4) for _ in range(2))
-    np.testing.assert_array_equal(one.features, two.features)
-    np.testing.assert_array_equal(one.assignment, two.assignment)
-    assert (one.objective, one.bound) == (two.objective, two.bound)
-    np.testing.assert_array_equal(a, copies[0])
-    np.testing.assert_array_equal(r, copies[1])
-
-
-def test_a_short_time_limit_returns_the_best_selection_with_its_gap():
-    a = twins(f=200, c=40, seed=2)
-    r = selection.redundancy(a, 40, 0.3)
-    found = selection.solve(a, r, n_features=40, n_per_class=5, gap=0.0, time_limit=0.5)
-    assert found.status == "time_limit"
-    assert found.bound > found.objective
-    assert found.gap == pytest.approx((found.bound - found.objective) / abs(found.objective))
-    assert len({tuple(row) for row in found.assignment}) == 40
-
-
-def test_a_wanted_gap_ends_the_search():
-    a = twins(seed=3)
-    found = selection.solve(a, selection.redundancy(a, 20, 0.2), n_features=20, n_per_class=4, gap=0.05)
-    assert found.status in ("gap", "optimal")
-    assert found.gap <= 0.05
-
 
 # -- pieces ---------------------------------------------------------------------------------------------------------------------------
 
@@ -161,49 +60,6 @@ def test_swap_values_are_differences_of_the_objective(seed):
         swapped = features.copy()
         swapped[out] = inn
         assert gains[inn, out] == pytest.approx(relaxed_objective(problem, swapped) - before, abs=1e-8)
-
-
-@settings(max_examples=80, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_no_cut_removes_a_selection(seed):
-    """Every cut, separated at a random fractional point, holds for every selection with different class sets."""
-    rng = np.random.default_rng(seed)
-    a, r, options = instance(seed, f=6, c=3, n=4, k=2)
-    problem = make_problem(a, r, **options)
-    order = np.argsort(-problem.value, axis=0, kind="stable")
-    s = rng.dirichlet(np.ones(6)) * 4
-    s = np.clip(s, 0, 1)
-    level, _ = cuts.class_cuts(problem, s, order)
-    found = [cuts.Cut([c], np.maximum(problem.value[:, c] - level[c], 0), 2 * level[c]) for c in range(3)]
-    if s.sum() > 2.2:
-        found += [cuts.pair_cut(problem, s, c, d)[0] for c, d in itertools.combinations(range(3), 2)]
-    found += cuts.duplicate_cuts(problem, np.sort(rng.choice(6, 4, replace=False)))
-    subsets = list(itertools.combinations(range(4), 2))
-    for features in itertools.combinations(range(6), 4):
-        chosen = np.zeros(6)
-        chosen[list(features)] = 1
-        worth = np.array([[problem.value[[features[i] for i in sub], c].sum() for sub in subsets] for c in range(3)])
-        for cut in found:
-            limit = cut.right + cut.coefficients @ chosen
-            most = max(
-                sum(worth[c, p] for c, p in zip(cut.classes, pick, strict=True))
-                for pick in itertools.permutations(range(6), len(cut.classes))
-            )
-            assert most <= limit + 1e-7
-
-
-def test_pair_cut_is_exact_at_a_selection():
-    """At a whole point the pair cut gives the value of the two best different sets."""
-    for seed in range(30):
-        a, _, options = instance(seed, f=6, c=2, n=4, k=2)
-        a[:, 1] = a[:, 0] + 0.01 * np.random.default_rng(seed).normal(size=6)
-        problem = make_problem(a, None, **options)
-        features = np.arange(4)
-        s = np.zeros(6)
-        s[features] = 1
-        _, value = cuts.pair_cut(problem, s, 0, 1)
-        matrix = assign(problem, features).matrix
-        assert value == pytest.approx((problem.value[features].T * matrix).sum(), abs=1e-7)
 
 
 def test_heuristic_is_close_on_toy_size():
@@ -305,6 +161,7 @@ def test_bad_rules_and_sizes():
         ({"bias": np.full(8, np.inf)}, "bias holds 8 values"),
         ({"time_limit": 0.0}, "time_limit"),
         ({"gap": -1.0}, "gap"),
+        ({"seed": -1}, "seed .=-1"),
     ],
 )
 def test_bad_problems_are_refused_before_solving(change, words):

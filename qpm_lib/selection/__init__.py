@@ -3,10 +3,11 @@
 from qpm_lib.selection.assignment import assign
 from qpm_lib.selection.constants import redundancy, relevance, similarity
 from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem, objective
-from qpm_lib.selection.solver import solve
+from qpm_lib.selection.solver import Progress, solve
 from qpm_lib.selection.teaching import solve_readable
 
 __all__ = [
+    "Progress",
     "Selection",
     "SelectionProblem",
     "assign",

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from qpm_lib.selection.problem import SelectionProblem
+from qpm_lib.selection.sharing import settle_sharing
 
 
 class Assignment(NamedTuple):
@@ -66,8 +67,10 @@ def _settle(
 
 
 def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignment:
-    """The most valuable class sets of k features out of `features`, no two classes alike."""
+    """The most valuable class sets of k features out of `features`, no two classes alike, similar where the problem asks for it."""
     value = problem.value[features]
+    if problem.sharing:
+        return _assign_sharing(problem, value)
     top = np.argsort(-value, axis=0, kind="stable")[: problem.k]
     sets = [tuple(sorted(top[:, c].tolist())) for c in range(problem.n_classes)]
     owners: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -83,6 +86,17 @@ def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignm
     for c, subset in enumerate(sets):
         matrix[c, list(subset)] = True
     return Assignment(matrix, loss)
+
+
+def _assign_sharing(problem: SelectionProblem, value: Float[np.ndarray, "n classes"]) -> Assignment:
+    sets = settle_sharing(value, problem.k, list(problem.sharing))
+    if sets is None:
+        raise ValueError(f"pair_constraints {list(problem.sharing)} cannot be fulfilled: see check_sharing")
+    matrix = np.zeros(value.T.shape, bool)
+    for c, subset in sets.items():
+        matrix[c, list(subset)] = True
+    best = -np.partition(-value, problem.k - 1, axis=0)[: problem.k]
+    return Assignment(matrix, max(0.0, float(best.sum() - value.T[matrix].sum())))
 
 
 def relaxed_objective(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> float:

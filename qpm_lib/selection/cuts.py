@@ -1,31 +1,229 @@
-"""Inequalities that hold for every selection with different class sets, tightest at a given fractional point."""
+"""Inequalities that hold for every selection with different class sets, found where a fractional point violates them.
+
+The programme is solved over s (which features), theta (value of each class) and y (which penalised pairs are paid for). All cuts have
+one shape: sum of theta over some classes - sum w y <= right + sum a s.
+"""
 
 from collections import defaultdict
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from qpm_lib.selection.assignment import assign
+from qpm_lib.selection.local import local_cut
 from qpm_lib.selection.problem import SelectionProblem
+
+_MAX_PAIR_ROWS, _MAX_CLIQUES, _MAX_UNLIKE = 400, 200, 60
+_ZERO = 1e-9
 
 
 class Cut(NamedTuple):
-    """sum of theta over `classes` <= right + coefficients @ s."""
+    """sum of theta over `classes` - `weights` @ y[`pairs`] <= `right` + `coefficients` @ s[`features`]."""
 
-    classes: list[int]
-    coefficients: Float[np.ndarray, "features"]
+    classes: tuple[int, ...]
+    features: Int[np.ndarray, "a"]
+    coefficients: Float[np.ndarray, "a"]
     right: float
+    pairs: tuple[tuple[int, int], ...] = ()
+    weights: Float[np.ndarray, "p"] = np.empty(0)
 
 
-def class_cuts(
+class Point(NamedTuple):
+    """A solution of a relaxation: s (F,) in 0 to 1, theta (C,), and the pairs paid for, y (F, F) symmetric."""
+
+    s: Float[np.ndarray, "features"]
+    theta: Float[np.ndarray, "classes"]
+    paid: Float[np.ndarray, "features features"]
+
+
+def _cut(classes: tuple[int, ...], dense: Float[np.ndarray, "features"], right: float) -> Cut:
+    used = np.flatnonzero(dense)
+    return Cut(classes, used, dense[used], float(right))
+
+
+def descending(problem: SelectionProblem) -> Int[np.ndarray, "features classes"]:
+    """Features of every class from the most to the least valuable."""
+    return np.argsort(-problem.value, axis=0, kind="stable")
+
+
+def class_bounds(
     problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]
 ) -> tuple[Float[np.ndarray, "classes"], Float[np.ndarray, "classes"]]:
-    """For every class the l that makes its cut tightest at s, and the value of that cut. `order` sorts each column of V downwards."""
-    ranked = np.take_along_axis(problem.value, order, axis=0)
-    filled = np.cumsum(s[order], axis=0) >= problem.k - 1e-9
+    """For every class the level l that makes theta_c <= k l + sum_f s_f max(0, V_fc - l) tightest at s, and that bound."""
+    used = s[order]
+    filled = np.cumsum(used, axis=0) >= problem.k - _ZERO
     position = np.where(filled.any(0), filled.argmax(0), len(s) - 1)
-    level = ranked[position, np.arange(problem.n_classes)]
-    return level, problem.k * level + (s[:, None] * np.maximum(problem.value - level, 0)).sum(0)
+    columns = np.arange(problem.n_classes)
+    level = problem.value[order[position, columns], columns]
+    return level, problem.k * level + s @ np.maximum(problem.value - level, 0)
+
+
+def class_cuts(problem: SelectionProblem, point: Point, order: Int[np.ndarray, "features classes"], tolerance: float) -> list[Cut]:
+    """The violated bounds on single classes."""
+    level, bound = class_bounds(problem, point.s, order)
+    late = np.flatnonzero(point.theta - bound > tolerance)
+    return [_cut((int(c),), np.maximum(problem.value[:, c] - level[c], 0), problem.k * level[c]) for c in late]
+
+
+def pair_rows(problem: SelectionProblem, point: Point, tolerance: float) -> list[Cut]:
+    """The most violated of y_ij >= s_i + s_j - 1, weighted by their penalty."""
+    support = np.flatnonzero(point.s > _ZERO)
+    grid = np.ix_(support, support)
+    s, penalty = point.s[support], np.triu(problem.redundancy[grid], 1)
+    violation = (s[:, None] + s - 1 - point.paid[grid]) * penalty
+    i, j = np.nonzero(violation > tolerance)
+    worst = np.argsort(-violation[i, j], kind="stable")[:_MAX_PAIR_ROWS]
+    ends = [(int(support[i[p]]), int(support[j[p]])) for p in worst]
+    return [Cut((), np.array(pair), np.array([-1.0, -1.0]), 1.0, (pair,), np.ones(1)) for pair in ends]
+
+
+def clique_cuts(problem: SelectionProblem, point: Point, minimum: float = 1e-3) -> list[Cut]:
+    """Violated sums over cliques Q of penalised pairs: sum y >= m sum s - m (m + 1) / 2, grown greedily from every feature."""
+    support = np.flatnonzero(point.s > 1e-6)
+    grid = np.ix_(support, support)
+    s, paid, linked = point.s[support], point.paid[grid], problem.redundancy[grid] > 0
+    found: dict[tuple[tuple[int, ...], int], float] = {}
+    for start in range(len(support)):
+        clique, rest = [start], np.flatnonzero(linked[start])
+        score = s[rest] - paid[start, rest]
+        while len(rest) and score.max() > 1e-7:
+            pick = rest[int(score.argmax())]
+            clique.append(int(pick))
+            near = linked[pick, rest]
+            score = (score - paid[pick, rest])[near]
+            rest = rest[near]
+        weight = s[clique].sum()
+        m = max(1, int(weight + _ZERO))
+        violation = m * weight - m * (m + 1) / 2 - paid[np.ix_(clique, clique)].sum() / 2
+        if len(clique) > 2 and violation > minimum:
+            found[tuple(sorted(support[clique].tolist())), m] = float(violation)
+    worst = sorted(found, key=lambda key: (-found[key], key))[:_MAX_CLIQUES]
+    return [
+        Cut((), np.array(q), np.full(len(q), -float(m)), m * (m + 1) / 2, tuple(combinations(q, 2)), np.ones(len(q) * (len(q) - 1) // 2))
+        for q, m in worst
+    ]
+
+
+def filled_weights(
+    problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]
+) -> Float[np.ndarray, "features classes"]:
+    """Fractional class weights at s when every class fills k units with its most valuable features."""
+    sorted_s = s[order]
+    before = np.cumsum(sorted_s, axis=0) - sorted_s
+    filled = np.empty_like(sorted_s)
+    np.put_along_axis(filled, order, np.clip(problem.k - before, 0, sorted_s), axis=0)
+    return filled
+
+
+def unlike_cut(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int, d: int) -> tuple[Cut, float] | None:
+    """The tightest cut at s from two classes having different sets, and its value there.
+
+    Different sets share at most k - 1 features, and W_fc W_fd >= W_fc + W_fd - s_f. The dual of the small linear programme in which
+    each feature serves both classes, only c, or only d, has three numbers l_c, l_d, p; any choice of them gives a valid cut:
+    theta_c + theta_d <= k (l_c + l_d) + (k - 1) p + sum_f s_f (max(0, a) + max(0, b) - clip(min(a, b), 0, p)), a = V_fc - l_c, b = V_fd - l_d.
+    """
+    from scipy.optimize import linprog
+
+    support, k = np.flatnonzero(s > _ZERO), problem.k
+    vc, vd, m = problem.value[support, c], problem.value[support, d], len(support)
+    one, zero, eye = np.ones(m), np.zeros(m), np.eye(m)
+    result = linprog(
+        -np.concatenate([vc + vd, vc, vd]),
+        A_ub=np.vstack([np.concatenate([one, zero, zero]), np.hstack([eye, eye, eye])]),
+        b_ub=np.concatenate([[k - 1], s[support]]),
+        A_eq=np.stack([np.concatenate([one, one, zero]), np.concatenate([one, zero, one])]),
+        b_eq=[k, k],
+        method="highs-ds",
+    )
+    if result.status != 0:
+        return None
+    (lc, ld), p = -result.eqlin.marginals, max(0.0, -result.ineqlin.marginals[0])
+    a, b = problem.value[:, c] - lc, problem.value[:, d] - ld
+    dense = np.maximum(a, 0) + np.maximum(b, 0) - np.clip(np.minimum(a, b), 0, p)
+    right = k * (lc + ld) + (k - 1) * p
+    return _cut((c, d), dense, right), float(right + dense @ s)
+
+
+def unlike_cuts(problem: SelectionProblem, point: Point, order: Int[np.ndarray, "features classes"], tolerance: float) -> list[Cut]:
+    """Violated cuts of the class pairs that would share more than k - 1 features."""
+    support = np.flatnonzero(point.s > _ZERO)
+    weights, available = filled_weights(problem, point.s, order)[support], point.s[support]
+    scaled = weights / np.sqrt(available)[:, None]
+    c, d = np.nonzero(np.triu(scaled.T @ scaled, 1) > problem.k - 1 + 1e-6)  # (s - a)(s - b) >= 0: an upper bound of what is shared
+    cuts = []
+    for first, second in zip(c.tolist(), d.tolist(), strict=True):
+        if (first, second) in problem.sharing:
+            continue
+        shared = np.maximum(weights[:, first] + weights[:, second] - available, 0).sum()
+        found = unlike_cut(problem, point.s, first, second) if shared > problem.k - 1 + 1e-6 else None
+        if found and point.theta[first] + point.theta[second] > found[1] + tolerance:
+            cuts.append(found[0])
+            if len(cuts) == _MAX_UNLIKE:
+                break
+    return cuts
+
+
+def sharing_cut(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int, d: int) -> tuple[Cut, float]:
+    """The tightest cut at s from two classes having exactly k - 1 features in common, and its value there.
+
+    Each feature serves both classes (k - 1 of them), only c (one) or only d (one). The dual of that transportation problem gives
+    theta_c + theta_d <= (k - 1) p + l_c + l_d + sum_f s_f max(0, V_fc + V_fd - p, V_fc - l_c, V_fd - l_d) for any p, l_c, l_d.
+    """
+    from scipy.optimize import linprog
+
+    support, k = np.flatnonzero(s > _ZERO), problem.k
+    vc, vd, m = problem.value[support, c], problem.value[support, d], len(support)
+    result = linprog(
+        -np.concatenate([vc + vd, vc, vd]),
+        A_ub=np.hstack([np.eye(m)] * 3),
+        b_ub=s[support],
+        A_eq=np.kron(np.eye(3), np.ones(m)),
+        b_eq=[k - 1, 1, 1],
+        method="highs-ds",
+    )
+    if result.status != 0:
+        return Cut((c, d), np.empty(0, int), np.empty(0), np.inf), np.inf
+    p, lc, ld = -result.eqlin.marginals
+    vc, vd = problem.value[:, c], problem.value[:, d]
+    dense = np.maximum.reduce([np.zeros(len(s)), vc + vd - p, vc - lc, vd - ld])
+    right = (k - 1) * p + lc + ld
+    return _cut((c, d), dense, right), float(right + dense @ s)
+
+
+def sharing_cuts(problem: SelectionProblem, point: Point, tolerance: float) -> list[Cut]:
+    """Violated cuts of the class pairs that must have k - 1 features in common."""
+    found = [sharing_cut(problem, point.s, c, d) for c, d in problem.sharing]
+    return [cut for cut, value in found if point.theta[list(cut.classes)].sum() > value + tolerance]
+
+
+def local_cuts(problem: SelectionProblem, point: Point, rng: np.random.Generator, *, size: int = 14, count: int = 40) -> list[Cut]:
+    """Violated cuts on what small groups of similar features pay together, whatever their pairs (see `local`)."""
+    support = np.flatnonzero(point.s > 1e-6)
+    grid = np.ix_(support, support)
+    s, paid, penalty = point.s[support], point.paid[grid], problem.redundancy[grid]
+    linked, cuts, seen = penalty > 0, [], set()
+    for start in rng.permutation(len(support))[:count]:
+        group, paying = [int(start)], bool(rng.integers(2))
+        while len(group) < min(size, len(support)):
+            score = (linked[:, group] * s[group]).sum(1) * s * (1 + 0.3 * rng.random(len(s)))
+            if paying:
+                score -= paid[:, group].sum(1)
+            score[group] = -np.inf
+            group.append(int(score.argmax()))
+        group.sort()
+        if tuple(group) in seen:
+            continue
+        seen.add(tuple(group))
+        found = local_cut(s[group], paid[np.ix_(group, group)], penalty[np.ix_(group, group)])
+        if found:
+            i, j = np.triu_indices(len(group), 1)
+            weights = found.weights[i, j]
+            used, members = weights > _ZERO, support[group]
+            pairs = tuple(zip(members[i[used]].tolist(), members[j[used]].tolist(), strict=True))
+            cuts.append(Cut((), members, -found.coefficients, found.right, pairs, weights[used]))
+    return cuts
 
 
 def duplicate_cuts(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> list[Cut]:
@@ -45,54 +243,33 @@ def duplicate_cuts(problem: SelectionProblem, features: Int[np.ndarray, "n"]) ->
     for subset, classes in groups.items():
         if len(classes) < 2:
             continue
-        coefficients, right, gaps = np.zeros(problem.n_candidates), 0.0, []
+        dense, right, gaps = np.zeros(problem.n_candidates), 0.0, []
         for c in classes:
             following = inside[order[k, c], c]
             gap = inside[order[k - 1, c], c] - following
             lowered = problem.value[:, c].copy()
             lowered[features[list(subset)]] -= gap
-            coefficients += np.maximum(lowered - following, 0)
+            dense += np.maximum(lowered - following, 0)
             right += k * following + (k - 1) * gap
             gaps.append(gap)
-        cuts.append(Cut(classes, coefficients, right + max(gaps)))
+        cuts.append(_cut(tuple(classes), dense, right + max(gaps)))
     return cuts
 
 
-def filled_weights(
-    problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]
-) -> Float[np.ndarray, "features classes"]:
-    """Fractional class weights at s when every class fills k units with its most valuable features."""
-    sorted_s = s[order]
-    before = np.cumsum(sorted_s, axis=0) - sorted_s
-    filled = np.empty_like(sorted_s)
-    np.put_along_axis(filled, order, np.clip(problem.k - before, 0, sorted_s), axis=0)
-    return filled
-
-
-def pair_cut(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int, d: int) -> tuple[Cut, float]:
-    """The tightest cut at s from two classes having different sets, and its value there.
-
-    Different sets share at most k - 1 features, and W_fc W_fd >= W_fc + W_fd - s_f. The dual of the small linear programme in which
-    each feature serves both classes, only c, or only d, has three numbers l_c, l_d, p; any choice of them gives a valid cut:
-    theta_c + theta_d <= k (l_c + l_d) + (k - 1) p + sum_f s_f (max(0, a) + max(0, b) - clip(min(a, b), 0, p)), a = V_fc - l_c, b = V_fd - l_d.
-    """
-    from scipy.optimize import linprog
-
-    support, k = np.flatnonzero(s > 1e-9), problem.k
-    vc, vd, m = problem.value[support, c], problem.value[support, d], len(support)
-    one, zero, eye = np.ones(m), np.zeros(m), np.eye(m)
-    result = linprog(
-        -np.concatenate([vc + vd, vc, vd]),
-        A_ub=np.vstack([np.concatenate([one, zero, zero]), np.hstack([eye, eye, eye])]),
-        b_ub=np.concatenate([[k - 1], s[support]]),
-        A_eq=np.stack([np.concatenate([one, one, zero]), np.concatenate([one, zero, one])]),
-        b_eq=[k, k],
-        method="highs-ds",
-    )
-    if result.status != 0:
-        return Cut([c, d], np.zeros(len(s)), np.inf), np.inf
-    (lc, ld), p = -result.eqlin.marginals, max(0.0, -result.ineqlin.marginals[0])
-    a, b = problem.value[:, c] - lc, problem.value[:, d] - ld
-    coefficients = np.maximum(a, 0) + np.maximum(b, 0) - np.clip(np.minimum(a, b), 0, p)
-    right = k * (lc + ld) + (k - 1) * p
-    return Cut([c, d], coefficients, right), float(right + coefficients @ s)
+def whole_cuts(problem: SelectionProblem, point: Point, order: Int[np.ndarray, "features classes"], tolerance: float) -> list[Cut]:
+    """Cuts that remove a point with integral s whose class values cannot be had with different (and, where asked, similar) class sets."""
+    chosen = point.s > 0.5
+    features = np.flatnonzero(chosen)
+    level, bound = class_bounds(problem, chosen.astype(float), order)
+    loss = assign(problem, features).loss
+    if point.theta.sum() <= bound.sum() - loss + tolerance:
+        return []
+    cuts = [
+        cut
+        for cut in duplicate_cuts(problem, features)
+        if point.theta[list(cut.classes)].sum() > cut.right + cut.coefficients @ point.s[cut.features] + tolerance
+    ]
+    if cuts:
+        return cuts
+    dense = np.maximum(problem.value - level, 0).sum(1) - loss * chosen
+    return [_cut(tuple(range(problem.n_classes)), dense, problem.k * level.sum() + loss * (problem.n - 1))]

@@ -10,6 +10,8 @@ from qpm_lib.selection.assignment import assign, relaxed_objective
 from qpm_lib.selection.problem import SelectionProblem
 
 _EPSILON = 1e-7
+_TRIES = 200
+_WIDE = 400
 
 
 class Candidate(NamedTuple):
@@ -20,15 +22,15 @@ class Candidate(NamedTuple):
 
 
 def greedy(problem: SelectionProblem, rng: np.random.Generator | None = None) -> Int[np.ndarray, "n"]:
-    """Add, n times, the feature that gains most; with a generator the gains are blurred by 10 %."""
+    """The required features, then one after the other the feature that gains most; with a generator the gains are blurred by 10 %."""
     best = np.full((problem.k, problem.n_classes), min(0.0, problem.value.min()))
     penalty, chosen = np.zeros(problem.n_candidates), []
-    for _ in range(problem.n):
+    for step in range(problem.n):
         gain = np.maximum(problem.value - best[-1], 0).sum(1) + problem.bias - penalty
         if rng is not None:
             gain = gain * (1 + 0.1 * rng.standard_normal(len(gain)))
         gain[chosen] = -np.inf
-        pick = int(gain.argmax())
+        pick = int(problem.required[step] if step < len(problem.required) else gain.argmax())
         chosen.append(pick)
         penalty += problem.redundancy[pick]
         best = -np.sort(-np.vstack([best, problem.value[pick]]), axis=0)[: problem.k]
@@ -53,6 +55,7 @@ def swap_gains(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Flo
     gains += (problem.bias - similar.sum(1))[:, None] + similar
     gains += (similar[features].sum(1) - problem.bias[features])[None]
     gains[features] = -np.inf
+    gains[:, np.isin(features, problem.required)] = -np.inf
     return gains
 
 
@@ -89,8 +92,9 @@ def evaluate(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Candi
     return Candidate(features, relaxed_objective(problem, features) - assign(problem, features).loss)
 
 
-def _polish(problem: SelectionProblem, candidate: Candidate, tries: int = 200) -> Candidate:
+def _polish(problem: SelectionProblem, candidate: Candidate) -> Candidate:
     """Swaps that improve the exact value, tried in the order of their relaxed gain; for sets whose classes clash."""
+    tries = _TRIES // 10 if problem.sharing else _TRIES
     while True:
         gains = swap_gains(problem, candidate.features)
         relaxed = relaxed_objective(problem, candidate.features)
@@ -106,31 +110,54 @@ def _polish(problem: SelectionProblem, candidate: Candidate, tries: int = 200) -
             return candidate
 
 
-def search(problem: SelectionProblem, *, seed: int = 0, rounds: int = 12, patience: int = 60, time_limit: float = 60.0) -> Candidate:
+def search(
+    problem: SelectionProblem, *, seed: int = 0, rounds: int | None = None, patience: int = 60, time_limit: float = 60.0
+) -> Candidate:
     """Iterated tabu search.
 
     Parameters
     ----------
-    rounds : restarts from a disturbed best set or a blurred greedy start. With the same seed and rounds the answer is the same,
-        unless `time_limit` (seconds) ends it before.
+    rounds : restarts from a disturbed best set or a blurred greedy start; by default 12, fewer on instances above 512 x 200. With the same
+        seed and rounds the answer is the same, unless `time_limit` (seconds) ends it before.
     """
     rng = np.random.default_rng([seed, 23])
     stop = time.monotonic() + time_limit
-    best = evaluate(problem, _search(problem, greedy(problem), patience, rng, stop))
+    if rounds is None:
+        rounds = int(np.clip(12 * 512 * 200 / problem.value.size, 1, 12))
+    start = greedy(problem)
+    if problem.n_candidates <= _WIDE:
+        return _iterate(problem, start, rounds, patience, rng, stop)
+    gains = swap_gains(problem, start).max(1)
+    kept = np.union1d(np.argsort(-gains, kind="stable")[:_WIDE], np.union1d(start, problem.required))
+    narrow = _iterate(problem.restrict(kept), np.searchsorted(kept, start), rounds, patience, rng, stop)
+    return improve(problem, kept[narrow.features], seed=seed, time_limit=stop - time.monotonic())
+
+
+def improve(problem: SelectionProblem, start: Int[np.ndarray, "n"], *, seed: int = 0, time_limit: float = 60.0) -> Candidate:
+    """The best set a short tabu search finds from a given one."""
+    rng = np.random.default_rng([seed, 31])
+    return _polish(problem, evaluate(problem, _search(problem, start, 10, rng, time.monotonic() + time_limit)))
+
+
+def _iterate(
+    problem: SelectionProblem, start: Int[np.ndarray, "n"], rounds: int, patience: int, rng: np.random.Generator, stop: float
+) -> Candidate:
+    best = evaluate(problem, _search(problem, start, patience, rng, stop))
     if problem.n == problem.n_candidates:
         return best
     for round_ in range(rounds):
         if time.monotonic() > stop:
             break
-        start = _disturbed(problem, best.features, rng) if round_ % 2 else greedy(problem, rng)
-        trial = evaluate(problem, _search(problem, start, patience, rng, stop))
+        again = _disturbed(problem, best.features, rng) if round_ % 2 else greedy(problem, rng)
+        trial = evaluate(problem, _search(problem, again, patience, rng, stop))
         best = max(best, trial, key=lambda candidate: candidate.objective)
     return _polish(problem, best)
 
 
 def _disturbed(problem: SelectionProblem, features: Int[np.ndarray, "n"], rng: np.random.Generator) -> Int[np.ndarray, "n"]:
     outside = np.setdiff1d(np.arange(problem.n_candidates), features)
-    count = min(len(outside), int(rng.integers(1, max(2, problem.n // 4) + 1)))
+    free = np.flatnonzero(~np.isin(features, problem.required))
+    count = min(len(outside), len(free), int(rng.integers(1, max(2, problem.n // 4) + 1)))
     changed = features.copy()
-    changed[rng.choice(problem.n, count, replace=False)] = rng.choice(outside, count, replace=False)
+    changed[rng.choice(free, count, replace=False)] = rng.choice(outside, count, replace=False)
     return changed

@@ -1,7 +1,9 @@
 """The quadratic programme as data: what is given, what is chosen, and the value of a choice."""
 
 import math
-from dataclasses import asdict, dataclass
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from qpm_lib.artifacts import read_json, write_json
+from qpm_lib.selection.sharing import check_sharing
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class SelectionProblem:
     Attributes
     ----------
     value : V (F, C) = 1000 / (k C) * A. redundancy : R (F, F), symmetric, each unordered pair counted once. bias : b (F,).
-    n : features to select. k : features per class.
+    n : features to select. k : features per class. required, forbidden : features that must and must not be selected. sharing : pairs of
+    classes that must have k - 1 features in common.
     """
 
     value: Float[np.ndarray, "features classes"]
@@ -26,6 +30,14 @@ class SelectionProblem:
     bias: Float[np.ndarray, "features"]
     n: int
     k: int
+    required: Int[np.ndarray, "r"] = field(default_factory=lambda: np.empty(0, int))
+    forbidden: Int[np.ndarray, "q"] = field(default_factory=lambda: np.empty(0, int))
+    sharing: tuple[tuple[int, int], ...] = ()
+
+    def restrict(self, kept: Int[np.ndarray, "kept"]) -> "SelectionProblem":
+        """The same problem on some of the features: ascending indices, the required ones among them, none that is forbidden."""
+        value, redundancy, required = self.value[kept], self.redundancy[np.ix_(kept, kept)], np.searchsorted(kept, self.required)
+        return replace(self, value=value, redundancy=redundancy, bias=self.bias[kept], required=required, forbidden=np.empty(0, int))
 
     @property
     def n_candidates(self) -> int:
@@ -93,13 +105,17 @@ def make_problem(
     n_features: int,
     n_per_class: int,
     bias: Float[np.ndarray, "features"] | None = None,
+    required: Sequence[int] | Int[np.ndarray, "r"] = (),
+    forbidden: Sequence[int] | Int[np.ndarray, "q"] = (),
+    pair_constraints: Sequence[tuple[int, int]] = (),
 ) -> SelectionProblem:
     """Check the parts of an instance and scale the relevance.
 
     Raises
     ------
     ValueError : for values that are not finite, shapes that do not fit, a redundancy that is asymmetric, negative or has a diagonal,
-        n > F, k > n, or more classes than there are sets of k out of n features. The inputs are never modified.
+        n > F, k > n, more classes than there are sets of k out of n features, or wishes that contradict each other. The inputs are never
+        modified.
     """
     a = np.array(relevance, np.float64)
     if a.ndim != 2 or 0 in a.shape:
@@ -118,7 +134,7 @@ def make_problem(
         raise ValueError(f"redundancy is not symmetric (largest difference {np.abs(r - r.T).max():.3g}): use (R + R.T) / 2")
     if (r < 0).any() or np.diagonal(r).any():
         raise ValueError("redundancy must be non-negative with a zero diagonal: it is a penalty on pairs")
-    n, k = int(n_features), int(n_per_class)
+    n, k = _whole("n_features", n_features), _whole("n_per_class", n_per_class)
     if not 1 <= n <= f:
         raise ValueError(f"n_features (={n}) must be from 1 to the number of features (={f})")
     if not 1 <= k <= n:
@@ -127,7 +143,48 @@ def make_problem(
         raise ValueError(
             f"{c} classes cannot have different sets of n_per_class (={k}) out of n_features (={n}): there are only {math.comb(n, k)}; raise n_features"
         )
-    return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k)
+    wanted, unwanted = _wishes(required, forbidden, f, n)
+    sharing = _class_pairs(pair_constraints, c)
+    check_sharing(n, k, c, sharing)
+    return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k, wanted, unwanted, sharing)
+
+
+def _whole(name: str, value: object) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} (={value!r}) must be a whole number") from error
+
+
+def _indices(name: str, values: Iterable[object], count: int) -> Int[np.ndarray, "r"]:
+    found = np.array(sorted({_whole(name, v) for v in values}), int)
+    if len(found) and not 0 <= found[0] <= found[-1] < count:
+        raise ValueError(f"{name} holds {found[0] if found[0] < 0 else found[-1]}: features are numbered 0 to {count - 1}")
+    return found
+
+
+def _wishes(required: Iterable[object], forbidden: Iterable[object], f: int, n: int) -> tuple[Int[np.ndarray, "r"], Int[np.ndarray, "q"]]:
+    wanted, unwanted = _indices("required", required, f), _indices("forbidden", forbidden, f)
+    both = np.intersect1d(wanted, unwanted)
+    if len(both):
+        raise ValueError(f"features {both.tolist()} are both required and forbidden: take them out of one of the two")
+    if len(wanted) > n:
+        raise ValueError(f"{len(wanted)} features are required but n_features (={n}) are selected: require fewer or raise n_features")
+    if f - len(unwanted) < n:
+        raise ValueError(
+            f"{f - len(unwanted)} of {f} features are not forbidden but n_features (={n}) are selected: forbid fewer or lower it"
+        )
+    return wanted, unwanted
+
+
+def _class_pairs(pairs: Iterable[tuple[object, object]], n_classes: int) -> tuple[tuple[int, int], ...]:
+    found = []
+    for pair in pairs:
+        ends = sorted(_whole("pair_constraints", c) for c in pair)
+        if len(ends) != 2 or ends[0] == ends[1] or not 0 <= ends[0] <= ends[1] < n_classes:
+            raise ValueError(f"pair_constraints holds {tuple(pair)}: two different classes from 0 to {n_classes - 1} are needed")
+        found.append((ends[0], ends[1]))
+    return tuple(sorted(set(found)))
 
 
 def problem_objective(problem: SelectionProblem, features: Int[np.ndarray, "n"], assignment: Bool[np.ndarray, "classes n"]) -> float:

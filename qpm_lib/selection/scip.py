@@ -1,190 +1,170 @@
 """Proof by branch and cut in SCIP.
 
-Benders form: binary s_f selects features, theta_c is the value of class c, y_ij >= s_i + s_j - 1 pays for a penalised pair.
-The class weights W are not in the model. What they imply is separated when it is violated:
-
-- value of a class, for any l: theta_c <= k l + sum_f max(0, V_fc - l) s_f;
-- cliques of penalised pairs: sum of y over the clique >= m sum s - m (m + 1) / 2;
-- classes that would share a set: at most one class of a group uses that set.
+Binary s_f selects features, theta_c is the value of class c, y_ij >= s_i + s_j - 1 pays for a penalised pair. Everything else is
+separated when it is violated (see `cuts`). Integer variables count the selected features of every cluster of similar features:
+branching on a count ("at most two of these eleven") moves the bound where branching on one of many near-copies does not.
 """
 
+import functools
 import logging
-import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pyscipopt
-from jaxtyping import Bool, Int
-from pyscipopt import SCIP_RESULT
+from pyscipopt import SCIP_EVENTTYPE, SCIP_RESULT
 
 from qpm_lib.selection.assignment import assign
-from qpm_lib.selection.cuts import Cut, class_cuts, duplicate_cuts, filled_weights, pair_cut
+from qpm_lib.selection.cuts import (
+    Cut,
+    Point,
+    class_bounds,
+    class_cuts,
+    clique_cuts,
+    descending,
+    pair_rows,
+    sharing_cuts,
+    unlike_cuts,
+    whole_cuts,
+)
 from qpm_lib.selection.heuristic import Candidate, evaluate
 from qpm_lib.selection.problem import SelectionProblem
 
 log = logging.getLogger(__name__)
 _TOLERANCE = 1e-6
-_MAX_PAIR_ROWS, _MAX_CLIQUES = 300, 40
+_MIN_CLUSTERED = 24
 
 
 class Proof(NamedTuple):
-    """What SCIP found: the best selection, an upper bound on every selection, and how the search ended."""
+    """What SCIP found: the best selection, an upper bound on every selection, how the search ended, and its nodes."""
 
     candidate: Candidate
     bound: float
     status: str
+    nodes: int
+
+
+def _guarded(answer: Callable) -> Callable:
+    """SCIP ignores what a callback raises: keep the first error, stop the search, and let `prove` raise it."""
+
+    @functools.wraps(answer)
+    def guarded(self: object, *arguments: object) -> object:
+        try:
+            return answer(self, *arguments)
+        except BaseException as error:
+            self.trouble.append(error)
+            self.model.interruptSolve()
+            return {"result": SCIP_RESULT.INFEASIBLE if answer.__name__ == "conscheck" else SCIP_RESULT.DIDNOTRUN}
+
+    return guarded
 
 
 class _Handler(pyscipopt.Conshdlr):
     """Separates, enforces and checks what the model leaves out."""
 
-    def __init__(self, problem: SelectionProblem, pairs: Int[np.ndarray, "pairs 2"]) -> None:
-        self.problem, self.pairs = problem, pairs
-        self.order = np.argsort(-problem.value, axis=0, kind="stable")
-        self.linked = problem.redundancy > 0
-        self.pair_of = np.full(problem.redundancy.shape, -1)
-        self.pair_of[pairs[:, 0], pairs[:, 1]] = self.pair_of[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
+    def __init__(self, problem: SelectionProblem, asked: list[tuple[int, int]]) -> None:
+        self.trouble: list[BaseException] = []
+        self.problem, self.order = problem, descending(problem)
+        self.pairs = np.array(asked, int).reshape(-1, 2)
+        self.pair_of = {pair: p for p, pair in enumerate(asked)}
+        self.known = np.zeros_like(problem.redundancy)
+        i, j = self.pairs.T
+        self.known[i, j] = self.known[j, i] = problem.redundancy[i, j]
+        self.separable = replace(problem, redundancy=self.known)
+        self.other = np.triu(problem.redundancy - self.known)
 
-    def bind(self, s: list, theta: list, y: list) -> None:
+    def bind(self, s: list, theta: list, y: list, rest: object) -> None:
         """Take the variables of the model."""
-        self.s, self.theta, self.y = s, theta, y
+        self.s, self.theta, self.y, self.rest = s, theta, y, rest
 
-    def _values(self, solution: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def point(self, solution: object = None) -> Point:
+        """Values of a solution, by default of the current linear programme."""
         read = self.model.getSolVal
-        return tuple(np.array([read(solution, v) for v in group]) for group in (self.s, self.theta, self.y))
-
-    def _add(self, terms: list[tuple], *, lhs: float | None = None, rhs: float | None = None) -> bool:
-        row = self.model.createEmptyRowUnspec("qpm", lhs=lhs, rhs=rhs, removable=True)
-        self.model.cacheRowExtensions(row)
-        for variable, coefficient in terms:
-            self.model.addVarToRow(row, variable, float(coefficient))
-        self.model.flushRowExtensions(row)
-        infeasible = self.model.addCut(row, forcecut=True)
-        self.model.releaseRow(row)
-        return bool(infeasible)
-
-    def _add_cut(self, cut: Cut) -> bool:
-        terms = [(self.theta[c], 1.0) for c in cut.classes] + [(self.s[f], -cut.coefficients[f]) for f in np.flatnonzero(cut.coefficients)]
-        return self._add(terms, rhs=cut.right)
-
-    def _separate(self, *, tolerance: float, integral: bool) -> tuple[int, bool]:
-        """Add violated rows for the current LP solution: (how many, whether one proved the node infeasible)."""
-        s, theta, y = self._values(None)
-        s = np.clip(s, 0, 1)
-        level, value = class_cuts(self.problem, s, self.order)
-        cuts = [
-            Cut([c], np.maximum(self.problem.value[:, c] - level[c], 0), self.problem.k * level[c])
-            for c in np.flatnonzero(theta - value > tolerance)
-        ]
-        infeasible = any([self._add_cut(cut) for cut in cuts])
-        added = len(cuts)
-        if len(self.pairs):
-            i, j = self.pairs.T
-            violation = (s[i] + s[j] - 1 - y) * self.problem.redundancy[i, j]
-            worst = np.argsort(-violation)[:_MAX_PAIR_ROWS]
-            for p in worst[violation[worst] > tolerance]:
-                infeasible |= self._add([(self.y[p], 1.0), (self.s[i[p]], -1.0), (self.s[j[p]], -1.0)], lhs=-1.0)
-                added += 1
-            if not integral:
-                for clique, m in self._cliques(s, y):
-                    terms = [(self.y[self.pair_of[a, b]], 1.0) for q, a in enumerate(clique) for b in clique[q + 1 :]]
-                    infeasible |= self._add(terms + [(self.s[a], -m) for a in clique], lhs=-m * (m + 1) / 2)
-                    added += 1
-        for cut in self._pair_cuts(s, theta, tolerance):
-            infeasible |= self._add_cut(cut)
-            added += 1
-        if integral and not added:
-            for cut in self._unlike_cuts(s, theta):
-                infeasible |= self._add_cut(cut)
-                added += 1
-        return added, infeasible
-
-    def _cliques(self, s: np.ndarray, y: np.ndarray) -> list[tuple[list[int], int]]:
-        """Violated clique inequalities, grown greedily from every selected feature."""
+        s, theta, y = (np.array([read(solution, v) for v in group]) for group in (self.s, self.theta, self.y))
         paid = np.zeros_like(self.problem.redundancy)
-        paid[self.pairs[:, 0], self.pairs[:, 1]] = paid[self.pairs[:, 1], self.pairs[:, 0]] = y
-        support, found = np.flatnonzero(s > 1e-6), {}
-        for start in support:
-            clique, rest = [int(start)], support[self.linked[start, support]]
-            score = s[rest] - paid[start, rest]
-            while len(rest) and score.max() > 1e-7:
-                pick = rest[int(score.argmax())]
-                clique.append(int(pick))
-                near = self.linked[pick, rest]
-                score = (score - paid[pick, rest])[near]
-                rest = rest[near]
-            weight = s[clique].sum()
-            m = max(1, int(weight))
-            violation = m * weight - m * (m + 1) / 2 - paid[np.ix_(clique, clique)].sum() / 2
-            if len(clique) > 2 and violation > 1e-2:
-                found[tuple(sorted(clique)), m] = violation
-        ranked = sorted(found, key=lambda key: -found[key])[:_MAX_CLIQUES]
-        return [(list(clique), m) for clique, m in ranked]
+        if len(y):
+            i, j = self.pairs.T
+            paid[i, j] = paid[j, i] = y
+        return Point(np.clip(s, 0, 1), theta, paid)
 
-    def _pair_cuts(self, s: np.ndarray, theta: np.ndarray, tolerance: float) -> list[Cut]:
-        """Violated cuts of the class pairs that would share more than k - 1 features."""
-        weights, support = filled_weights(self.problem, s, self.order), s > 1e-9
-        inside, available = weights[support], s[support]
-        cuts = []
-        for c in range(self.problem.n_classes - 1):
-            shared = np.maximum(inside[:, [c]] + inside[:, c + 1 :] - available[:, None], 0).sum(0)
-            for d in np.flatnonzero(shared > self.problem.k - 1 + 1e-6) + c + 1:
-                cut, value = pair_cut(self.problem, s, c, int(d))
-                if theta[c] + theta[d] > value + tolerance * 10:
-                    cuts.append(cut)
-        return cuts
+    def terms(self, cut: Cut) -> list[tuple]:
+        """The left side of sum theta - w y - a s <= right."""
+        terms = [(self.theta[c], 1.0) for c in cut.classes]
+        terms += [(self.s[f], -float(a)) for f, a in zip(cut.features, cut.coefficients, strict=True)]
+        return terms + [(self.y[self.pair_of[pair]], -float(w)) for pair, w in zip(cut.pairs, cut.weights, strict=True)]
 
-    def _unlike_cuts(self, s: np.ndarray, theta: np.ndarray) -> list[Cut]:
-        """Cuts that remove an integral point whose class values need equal sets."""
-        chosen = s > 0.5
-        features = np.flatnonzero(chosen)
-        _, value = class_cuts(self.problem, chosen.astype(float), self.order)
-        loss = assign(self.problem, features).loss
-        if theta.sum() <= value.sum() - loss + _TOLERANCE * 10:
-            return []
-        cuts = [
-            cut
-            for cut in duplicate_cuts(self.problem, features)
-            if theta[cut.classes].sum() > cut.right + cut.coefficients @ s + _TOLERANCE * 10
-        ]
-        if cuts:
-            return cuts
-        level, _ = class_cuts(self.problem, chosen.astype(float), self.order)
-        coefficients = np.maximum(self.problem.value - level, 0).sum(1) - loss * chosen
-        return [Cut(list(range(self.problem.n_classes)), coefficients, self.problem.k * level.sum() + loss * (self.problem.n - 1))]
+    def _rest_row(self, s: np.ndarray, paid: float, tolerance: float) -> bool:
+        """Pairs without a variable of their own: rest >= sum R (s_i + s_j - 1) over those that are violated."""
+        i, j = np.nonzero(self.other * (s[:, None] + s > 1 + 1e-9))
+        penalty = self.other[i, j]
+        if not len(i) or penalty @ (s[i] + s[j] - 1) <= paid + tolerance:
+            return False
+        slope = np.bincount(i, penalty, len(s)) + np.bincount(j, penalty, len(s))
+        row = self.model.createEmptyRowUnspec("qpm_rest", lhs=-float(penalty.sum()), rhs=None, removable=True)
+        self.model.cacheRowExtensions(row)
+        self.model.addVarToRow(row, self.rest, 1.0)
+        for f in np.flatnonzero(slope):
+            self.model.addVarToRow(row, self.s[f], -float(slope[f]))
+        self.model.flushRowExtensions(row)
+        self.model.addCut(row, forcecut=True)
+        self.model.releaseRow(row)
+        return True
 
+    def _add(self, cuts: list[Cut]) -> dict:
+        infeasible = False
+        for cut in cuts:
+            row = self.model.createEmptyRowUnspec("qpm", lhs=None, rhs=float(cut.right), removable=True)
+            self.model.cacheRowExtensions(row)
+            for variable, coefficient in self.terms(cut):
+                self.model.addVarToRow(row, variable, coefficient)
+            self.model.flushRowExtensions(row)
+            infeasible |= bool(self.model.addCut(row, forcecut=True))
+            self.model.releaseRow(row)
+        return {"result": SCIP_RESULT.CUTOFF if infeasible else SCIP_RESULT.SEPARATED}
+
+    @_guarded
     def conssepalp(self, constraints: list, nusefulconss: int) -> dict:
         """Called by SCIP for a fractional LP solution."""
-        added, infeasible = self._separate(tolerance=1e-4, integral=False)
-        return {"result": SCIP_RESULT.CUTOFF if infeasible else SCIP_RESULT.SEPARATED if added else SCIP_RESULT.DIDNOTFIND}
+        point = self.point()
+        cuts = class_cuts(self.problem, point, self.order, 1e-4) + pair_rows(self.separable, point, 1e-4)
+        cuts += clique_cuts(self.separable, point, 1e-2) + unlike_cuts(self.problem, point, self.order, 1e-3)
+        cuts += sharing_cuts(self.problem, point, 1e-3)
+        more = self._rest_row(point.s, self.model.getSolVal(None, self.rest), 1e-4)
+        return self._add(cuts) if cuts or more else {"result": SCIP_RESULT.DIDNOTFIND}
 
+    @_guarded
     def consenfolp(self, constraints: list, nusefulconss: int, solinfeasible: bool) -> dict:
         """Called by SCIP for an integral LP solution."""
-        added, infeasible = self._separate(tolerance=_TOLERANCE, integral=True)
-        return {"result": SCIP_RESULT.CUTOFF if infeasible else SCIP_RESULT.SEPARATED if added else SCIP_RESULT.FEASIBLE}
+        point = self.point()
+        cuts = class_cuts(self.problem, point, self.order, _TOLERANCE) + pair_rows(self.separable, point, _TOLERANCE)
+        more = self._rest_row(point.s, self.model.getSolVal(None, self.rest), _TOLERANCE)
+        cuts = cuts or sharing_cuts(self.problem, point, _TOLERANCE) or whole_cuts(self.problem, point, self.order, _TOLERANCE * 10)
+        return self._add(cuts) if cuts or more else {"result": SCIP_RESULT.FEASIBLE}
 
     def consenfops(self, constraints: list, nusefulconss: int, solinfeasible: bool, objinfeasible: bool) -> dict:
         """Called by SCIP when the LP was not solved: ask for it."""
         return {"result": SCIP_RESULT.SOLVELP}
 
+    @_guarded
     def conscheck(
         self, constraints: list, solution: object, checkintegrality: bool, checklprows: bool, printreason: bool, completely: bool
     ) -> dict:
         """Called by SCIP for every candidate solution."""
-        s, theta, y = self._values(solution)
-        features = np.flatnonzero(s > 0.5)
-        whole = np.abs(s - np.round(s)).max() < 1e-4 and len(features) == self.problem.n
-        return {"result": SCIP_RESULT.FEASIBLE if whole and self._is_consistent(s > 0.5, features, theta, y) else SCIP_RESULT.INFEASIBLE}
+        point = self.point(solution)
+        chosen = point.s > 0.5
+        whole = np.abs(point.s - chosen).max() < 1e-4 and chosen.sum() == self.problem.n
+        fits = whole and self._is_consistent(chosen, point, self.model.getSolVal(solution, self.rest))
+        return {"result": SCIP_RESULT.FEASIBLE if fits else SCIP_RESULT.INFEASIBLE}
 
-    def _is_consistent(
-        self, chosen: Bool[np.ndarray, "features"], features: Int[np.ndarray, "n"], theta: np.ndarray, y: np.ndarray
-    ) -> bool:
-        _, value = class_cuts(self.problem, chosen.astype(float), self.order)
-        if (theta > value + 1e-5).any():
+    def _is_consistent(self, chosen: np.ndarray, point: Point, rest: float) -> bool:
+        _, bound = class_bounds(self.problem, chosen.astype(float), self.order)
+        if (point.theta > bound + 1e-5).any():
             return False
-        if len(self.pairs) and (chosen[self.pairs].all(1) & (y < 1 - 1e-5)).any():
+        both = np.outer(chosen, chosen)
+        if (point.paid[both & (self.known > 0)] < 1 - 1e-5).any() or rest < self.other[both].sum() - 1e-5:
             return False
-        return bool(theta.sum() <= value.sum() - assign(self.problem, features).loss + 1e-4)
+        return bool(point.theta.sum() <= bound.sum() - assign(self.problem, np.flatnonzero(chosen)).loss + 1e-4)
 
     def conslock(self, constraint: object, locktype: int, nlockspos: int, nlocksneg: int) -> None:
         """Tell SCIP in which directions a change of a variable can hurt."""
@@ -193,33 +173,72 @@ class _Handler(pyscipopt.Conshdlr):
             self.model.addVarLocksType(v, locktype, both, both)
         for v in self.theta:
             self.model.addVarLocksType(v, locktype, nlocksneg, nlockspos)
-        for v in self.y:
+        for v in [*self.y, self.rest]:
             self.model.addVarLocksType(v, locktype, nlockspos, nlocksneg)
 
 
-def _build(problem: SelectionProblem, seed: int, time_limit: float, gap: float) -> tuple[pyscipopt.Model, _Handler]:
+class _Watch(pyscipopt.Eventhdlr):
+    """Reports incumbent and bound whenever a node is solved or a solution found."""
+
+    def __init__(self, report: Callable[[float, float], None], trouble: list[BaseException]) -> None:
+        self.report, self.trouble = report, trouble
+
+    def eventinit(self) -> None:
+        """Called by SCIP before the search."""
+        for kind in (SCIP_EVENTTYPE.NODESOLVED, SCIP_EVENTTYPE.BESTSOLFOUND):
+            self.model.catchEvent(kind, self)
+
+    def eventexit(self) -> None:
+        """Called by SCIP after the search."""
+        for kind in (SCIP_EVENTTYPE.NODESOLVED, SCIP_EVENTTYPE.BESTSOLFOUND):
+            self.model.dropEvent(kind, self)
+
+    @_guarded
+    def eventexec(self, event: object) -> None:
+        """Called by SCIP at each event."""
+        self.report(float(self.model.getPrimalbound()), float(self.model.getDualbound()))
+
+
+def clusters(problem: SelectionProblem) -> list[list[int]]:
+    """Groups of features with similar values over the classes: the inner nodes of an average-linkage tree, two features or more."""
+    from scipy.cluster.hierarchy import linkage
+
+    centred = problem.value - problem.value.mean(1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    tree = linkage(centred / np.maximum(length, 1e-12), "average")
+    members = [[f] for f in range(problem.n_candidates)]
+    for left, right in tree[:, :2].astype(int):
+        members.append(members[left] + members[right])
+    return [sorted(group) for group in members[problem.n_candidates : -1]]
+
+
+def _build(
+    problem: SelectionProblem, asked: list[tuple[int, int]], seed: int, time_limit: float, gap: float
+) -> tuple[pyscipopt.Model, _Handler]:
     model = pyscipopt.Model("qpm")
     model.hideOutput()
     settings = {
         "limits/time": max(time_limit, 0.01),
-        "limits/gap": gap,
         "randomization/randomseedshift": seed % 2**31,
         "misc/allowstrongdualreds": False,
         "misc/allowweakdualreds": False,
         "presolving/maxrounds": 0,
         "separating/maxroundsroot": 200,
         "separating/maxrounds": 5,
+        "limits/gap": gap,
     }
     model.setParams(settings)
-    pairs = np.argwhere(np.triu(problem.redundancy, 1) > 0)
     top = np.sort(problem.value, axis=0)[-problem.k :].sum(0)
-    s = [model.addVar(vtype="B", obj=float(problem.bias[f]), name=f"s{f}") for f in range(problem.n_candidates)]
+    lower = np.zeros(problem.n_candidates)
+    lower[problem.required] = 1.0
+    handler = _Handler(problem, asked)
+    s = [model.addVar(vtype="B", lb=lower[f], obj=float(problem.bias[f]), name=f"s{f}") for f in range(problem.n_candidates)]
     theta = [model.addVar(vtype="C", lb=None, ub=float(top[c]), obj=1.0, name=f"theta{c}") for c in range(problem.n_classes)]
-    y = [model.addVar(vtype="C", lb=0.0, ub=1.0, obj=-float(problem.redundancy[i, j]), name=f"y{i}_{j}") for i, j in pairs]
+    y = [model.addVar(vtype="C", lb=0.0, ub=1.0, obj=-float(problem.redundancy[i, j]), name=f"y{i}_{j}") for i, j in handler.pairs]
     model.setMaximize()
     model.addCons(pyscipopt.quicksum(s) == problem.n)
-    handler = _Handler(problem, pairs)
-    handler.bind(s, theta, y)
+    rest = model.addVar(vtype="C", lb=0.0, obj=-1.0, name="rest")
+    handler.bind(s, theta, y, rest)
     options = {
         "sepapriority": 1000,
         "enfopriority": -1,
@@ -234,7 +253,19 @@ def _build(problem: SelectionProblem, seed: int, time_limit: float, gap: float) 
     return model, handler
 
 
-def _submit(model: pyscipopt.Model, handler: _Handler, candidate: Candidate) -> None:
+def _count_clusters(model: pyscipopt.Model, handler: _Handler) -> list[tuple]:
+    """An integer variable for the number of selected features of every cluster."""
+    problem, counts = handler.problem, []
+    if problem.n_candidates < _MIN_CLUSTERED:
+        return counts
+    for q, group in enumerate(clusters(problem)):
+        count = model.addVar(vtype="I", lb=0, ub=min(len(group), problem.n), name=f"count{q}")
+        model.addCons(pyscipopt.quicksum(handler.s[f] for f in group) - count == 0)
+        counts.append((count, group))
+    return counts
+
+
+def _submit(model: pyscipopt.Model, handler: _Handler, counts: list[tuple], candidate: Candidate) -> None:
     """Give SCIP the heuristic's selection as its first solution."""
     problem, solution = handler.problem, model.createSol()
     matrix = assign(problem, candidate.features).matrix
@@ -243,37 +274,47 @@ def _submit(model: pyscipopt.Model, handler: _Handler, candidate: Candidate) -> 
     chosen[candidate.features] = True
     for f in candidate.features:
         model.setSolVal(solution, handler.s[f], 1.0)
+    for count, group in counts:
+        model.setSolVal(solution, count, float(chosen[group].sum()))
     for c, v in enumerate(values):
         model.setSolVal(solution, handler.theta[c], float(v))
     for p in np.flatnonzero(chosen[handler.pairs].all(1)):
         model.setSolVal(solution, handler.y[p], 1.0)
+    model.setSolVal(solution, handler.rest, float(handler.other[np.ix_(chosen, chosen)].sum()))
     model.addSol(solution)
 
 
-def prove(problem: SelectionProblem, start: Candidate, *, gap: float = 0.0, time_limit: float = 600.0, seed: int = 0) -> Proof:
+def prove(
+    problem: SelectionProblem,
+    start: Candidate,
+    *,
+    cuts: list[Cut] | None = None,
+    gap: float = 0.0,
+    time_limit: float = 600.0,
+    seed: int = 0,
+    on_progress: Callable[[float, float], None] = lambda objective, bound: None,
+) -> Proof:
     """Improve a selection and bound every other one.
 
     Parameters
     ----------
-    start : a selection, usually the heuristic's. gap : stop when (bound - objective) / |objective| is at most this.
+    start : a selection, usually the heuristic's. cuts : known to be tight, to begin with.
+    gap : stop when (bound - objective) / |objective| is at most this.
+    on_progress : called with incumbent and bound.
     """
-    began = time.monotonic()
-    model, handler = _build(problem, seed, time_limit, gap)
-    _submit(model, handler, start)
+    asked = sorted({pair for cut in cuts or [] for pair in cut.pairs})
+    model, handler = _build(problem, asked, seed, time_limit, gap)
+    for cut in cuts or []:
+        model.addCons(pyscipopt.quicksum(a * v for v, a in handler.terms(cut)) <= float(cut.right), removable=True)
+    counts = _count_clusters(model, handler)
+    _submit(model, handler, counts, start)
+    model.includeEventhdlr(_Watch(on_progress, handler.trouble), "qpm_watch", "progress")
     model.optimize()
+    if handler.trouble and not isinstance(handler.trouble[0], KeyboardInterrupt):
+        raise handler.trouble[0]
     best, bound = start, float(model.getDualbound())
     if model.getNSols():
         solution = model.getBestSol()
-        features = np.flatnonzero([model.getSolVal(solution, v) > 0.5 for v in handler.s])
-        found = evaluate(problem, features)
+        found = evaluate(problem, np.flatnonzero([model.getSolVal(solution, v) > 0.5 for v in handler.s]))
         best = found if found.objective > start.objective else start
-    status = str(model.getStatus())
-    log.info(
-        "SCIP: %s after %.1f s and %d nodes, objective %.4f, bound %.4f",
-        status,
-        time.monotonic() - began,
-        model.getNNodes(),
-        best.objective,
-        bound,
-    )
-    return Proof(best, max(bound, best.objective), status)
+    return Proof(best, max(bound, best.objective), str(model.getStatus()), int(model.getNNodes()))

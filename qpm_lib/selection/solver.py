@@ -2,16 +2,122 @@
 
 import logging
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from qpm_lib.selection import heuristic, scip
 from qpm_lib.selection.assignment import assign
-from qpm_lib.selection.problem import Selection, make_problem, problem_objective, relative_gap
+from qpm_lib.selection.bounds import RootBound, root_bound
+from qpm_lib.selection.cuts import Cut
+from qpm_lib.selection.heuristic import Candidate
+from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem, problem_objective, relative_gap
 
 log = logging.getLogger(__name__)
 _OPTIMAL = 1e-6
+_LOG_EVERY = 5.0
+
+
+class Progress(NamedTuple):
+    """How far a solve is: seconds so far, best selection, proven bound, gap, and what is at work."""
+
+    seconds: float
+    objective: float
+    bound: float
+    gap: float
+    stage: str
+
+
+class _Search:
+    """What is known so far: the best selection and the lowest bound; tells it to whoever listens."""
+
+    def __init__(self, problem: SelectionProblem, listen: Callable[[Progress], None] | None) -> None:
+        self.problem, self.listen = problem, listen
+        self.began = self.logged = time.monotonic()
+        self.stage, self.status = "heuristic", ""
+        top = np.sort(problem.value, axis=0)[-problem.k :].sum() + np.sort(problem.bias)[-problem.n :].sum()
+        self.bound = float(top)
+        self.best = heuristic.evaluate(problem, heuristic.greedy(problem))
+
+    def tell(self, candidate: Candidate | None = None, bound: float = np.inf, *, objective: float = -np.inf) -> None:
+        """Take in news; `objective` is that of a selection still inside the solver."""
+        if candidate is not None and candidate.objective > self.best.objective:
+            self.best = candidate
+        self.bound = min(self.bound, bound)
+        best = max(self.best.objective, objective)
+        top = max(self.bound, best)
+        news = Progress(time.monotonic() - self.began, best, top, relative_gap(best, top), self.stage)
+        if time.monotonic() - self.logged > _LOG_EVERY:
+            self.logged = time.monotonic()
+            log.info("%6.1f s  %s: objective %.4f, bound %.4f, gap %.3f %%", news.seconds, news.stage, best, top, 100 * news.gap)
+        if self.listen:
+            self.listen(news)
+
+
+def _moved(cut: Cut, position: Int[np.ndarray, "features"]) -> Cut:
+    """The cut on the features that are left; the others are not selected."""
+    inside = position[cut.features] >= 0
+    pairs = [
+        (int(position[i]), int(position[j]), w)
+        for (i, j), w in zip(cut.pairs, cut.weights, strict=True)
+        if position[i] >= 0 and position[j] >= 0
+    ]
+    return cut._replace(
+        features=position[cut.features[inside]],
+        coefficients=cut.coefficients[inside],
+        pairs=tuple((i, j) for i, j, _ in pairs),
+        weights=np.array([w for *_, w in pairs], float),
+    )
+
+
+def _branch_and_cut(search: _Search, root: RootBound, gap: float, time_limit: float, seed: int) -> None:
+    """SCIP on the features that a selection better than the wanted gap can hold."""
+    problem, best = search.problem, search.best
+    target = best.objective + gap * abs(best.objective)
+    out, always = root.with_feature <= target, root.without_feature <= target
+    out[best.features] = False
+    out[problem.required] = False
+    always[np.setdiff1d(np.arange(len(always)), best.features)] = False
+    always[problem.required] = False
+    excluded = max(root.with_feature[out].max(initial=-np.inf), root.without_feature[always].max(initial=-np.inf))
+    kept = np.flatnonzero(~out)
+    position = np.full(problem.n_candidates, -1)
+    position[kept] = np.arange(len(kept))
+    narrow = problem.restrict(kept)
+    narrow = replace(narrow, required=np.union1d(narrow.required, position[always]))
+    log.info("%d of %d features left, %d of them fixed", len(kept), problem.n_candidates, len(narrow.required))
+    proof = scip.prove(
+        narrow,
+        Candidate(position[best.features], best.objective),
+        cuts=[_moved(cut, position) for cut in root.cuts],
+        gap=gap,
+        time_limit=time_limit,
+        seed=seed,
+        on_progress=lambda objective, bound: search.tell(bound=max(bound, excluded), objective=objective),
+    )
+    search.status = proof.status
+    search.tell(Candidate(kept[proof.candidate.features], proof.candidate.objective), max(proof.bound, excluded))
+
+
+def _run(search: _Search, gap: float, time_limit: float, seed: int) -> None:
+    problem = search.problem
+
+    def left() -> float:
+        return time_limit - (time.monotonic() - search.began)
+
+    search.tell()
+    search.tell(heuristic.search(problem, seed=seed, time_limit=time_limit / 3))
+    search.stage = "cutting planes"
+    target = search.best.objective + gap * abs(search.best.objective)
+    root = root_bound(problem, target=target, time_limit=left() / 3, seed=seed, on_round=lambda bound, _: search.tell(bound=bound))
+    rounded = np.sort(np.argsort(-root.point.s, kind="stable")[: problem.n])
+    search.tell(heuristic.improve(problem, rounded, seed=seed, time_limit=max(0.0, left() / 3)), root.value)
+    if relative_gap(search.best.objective, search.bound) > max(gap, _OPTIMAL) and left() > 0:
+        search.stage = "branch and cut"
+        _branch_and_cut(search, root, gap, left(), seed)
 
 
 def solve(
@@ -21,41 +127,64 @@ def solve(
     n_features: int,
     n_per_class: int,
     bias: Float[np.ndarray, "features"] | None = None,
+    required: Sequence[int] | Int[np.ndarray, "r"] = (),
+    forbidden: Sequence[int] | Int[np.ndarray, "q"] = (),
+    pair_constraints: Sequence[tuple[int, int]] = (),
     gap: float = 0.005,
     time_limit: float = 600.0,
     seed: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Selection:
     """Select `n_features` features and give `n_per_class` of them to every class, no two classes alike.
 
-    maximise 1000 / (k C) sum A W + sum b s - sum_{i<j} R_ij s_i s_j (QPM, arXiv 2502.20130). A heuristic finds a good selection, SCIP
-    improves it and proves a bound. Same inputs and seed: same answer, unless the time limit ends the search.
+    maximise 1000 / (k C) sum A W + sum b s - sum_{i<j} R_ij s_i s_j (QPM, arXiv 2502.20130). A heuristic finds a good selection, cutting
+    planes bound every other one and rule features out, SCIP proves the rest. Same inputs and seed: same answer, unless the time limit
+    ends the search.
 
     Parameters
     ----------
     relevance : A (F, C). redundancy : R (F, F), symmetric, zero for pairs that are not penalised, each unordered pair counted once.
-    bias : b (F,), added for each selected feature.
+    bias : b (F,), added for each selected feature; on the scale of the objective, in which a feature is worth about 1000 / n_features
+        times its mean relevance to the classes that use it.
+    required, forbidden : features that must and must not be selected.
+    pair_constraints : pairs of classes that must have n_per_class - 1 features in common.
     gap : stop when the proven gap is at most this; 0 asks for proven optimality. time_limit : seconds.
+    on_progress : called with a `Progress` whenever something happens; it may raise KeyboardInterrupt to stop.
 
     Returns
     -------
-    The best selection found with its bound; a time limit or Ctrl-C ends the search, not the result.
+    The best selection found with its bound; a time limit (`time_limit`) or Ctrl-C (`interrupted`) ends the search, not the result.
 
     Raises
     ------
-    ValueError : for input that cannot be solved (see `make_problem`). The caller's arrays are never changed.
+    ValueError : for input that cannot be solved, or wishes that contradict each other (see `make_problem`). The caller's arrays are never
+        changed.
     """
     if not time_limit > 0 or not gap >= 0:
         raise ValueError(f"time_limit (={time_limit}) must be above 0 and gap (={gap}) at least 0")
-    began = time.monotonic()
-    problem = make_problem(relevance, redundancy, n_features=n_features, n_per_class=n_per_class, bias=bias)
-    start = heuristic.search(problem, seed=seed, time_limit=time_limit / 3)
-    log.info("heuristic: %.4f after %.1f s", start.objective, time.monotonic() - began)
-    proof = scip.prove(problem, start, gap=gap, time_limit=time_limit - (time.monotonic() - began), seed=seed)
-    features = np.sort(proof.candidate.features)
+    if seed < 0:
+        raise ValueError(f"seed (={seed}) must be at least 0")
+    problem = make_problem(
+        relevance,
+        redundancy,
+        n_features=n_features,
+        n_per_class=n_per_class,
+        bias=bias,
+        required=required,
+        forbidden=forbidden,
+        pair_constraints=pair_constraints,
+    )
+    allowed = np.setdiff1d(np.arange(problem.n_candidates), problem.forbidden)
+    search = _Search(problem.restrict(allowed), on_progress)
+    try:
+        _run(search, gap, time_limit, seed)
+    except KeyboardInterrupt:
+        search.status = "userinterrupt"
+    features = allowed[np.sort(search.best.features)]
     assignment = assign(problem, features).matrix
     value = problem_objective(problem, features, assignment)
-    proven = relative_gap(value, proof.bound)
-    status = (
-        "optimal" if proven <= _OPTIMAL else "gap" if proven <= gap else "interrupted" if proof.status == "userinterrupt" else "time_limit"
-    )
-    return Selection(features, assignment, value, max(proof.bound, value), proven, time.monotonic() - began, status)
+    proven = relative_gap(value, search.bound)
+    interrupted = search.status == "userinterrupt"
+    status = "optimal" if proven <= _OPTIMAL else "gap" if proven <= gap else "interrupted" if interrupted else "time_limit"
+    log.info("%s: objective %.4f, bound %.4f", status, value, search.bound)
+    return Selection(features, assignment, value, max(search.bound, value), proven, time.monotonic() - search.began, status)

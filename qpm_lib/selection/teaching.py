@@ -2,9 +2,10 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from qpm_lib.selection.problem import Selection, make_problem, problem_objective, relative_gap
 
@@ -18,6 +19,9 @@ def solve_readable(
     n_features: int,
     n_per_class: int,
     bias: Float[np.ndarray, "features"] | None = None,
+    required: Sequence[int] | Int[np.ndarray, "r"] = (),
+    forbidden: Sequence[int] | Int[np.ndarray, "q"] = (),
+    pair_constraints: Sequence[tuple[int, int]] = (),
     time_limit: float = 600.0,
 ) -> Selection:
     """The same problem and the same optimum as `solve`, for instances of up to 2000 class weights.
@@ -32,7 +36,16 @@ def solve_readable(
     """
     import cvxpy as cp
 
-    problem = make_problem(relevance, redundancy, n_features=n_features, n_per_class=n_per_class, bias=bias)
+    problem = make_problem(
+        relevance,
+        redundancy,
+        n_features=n_features,
+        n_per_class=n_per_class,
+        bias=bias,
+        required=required,
+        forbidden=forbidden,
+        pair_constraints=pair_constraints,
+    )
     f, c = problem.value.shape
     if f * c > _MAX_VARIABLES:
         raise ValueError(f"{f} features x {c} classes exceed {_MAX_VARIABLES} class weights: use qpm_lib.selection.solve")
@@ -41,6 +54,10 @@ def solve_readable(
     s, w = cp.Variable(f, boolean=True), cp.Variable((f, c), boolean=True)
     gain = cp.sum(cp.multiply(problem.value, w)) + problem.bias @ s
     constraints = [cp.sum(s) == problem.n, cp.sum(w, axis=0) == problem.k, w <= s[:, None] @ np.ones((1, c))]
+    constraints += [s[f] == 1 for f in problem.required] + [s[f] == 0 for f in problem.forbidden]
+    for first, second in problem.sharing:
+        common = cp.Variable(f)
+        constraints += [common <= w[:, first], common <= w[:, second], cp.sum(common) >= problem.k - 1]
     if len(pairs):
         i, j = pairs.T
         y = cp.Variable(len(pairs), nonneg=True)

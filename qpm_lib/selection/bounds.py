@@ -1,0 +1,146 @@
+"""An upper bound on every selection from a linear programme with cuts, and the features it rules out.
+
+Class weights are left out (Benders), pairs enter only when a cut asks for them. The linear programmes are solved by HiGHS, warm-started
+from round to round.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from qpm_lib.selection.cuts import Cut, Point, class_cuts, clique_cuts, descending, local_cuts, pair_rows, sharing_cuts, unlike_cuts
+from qpm_lib.selection.problem import SelectionProblem
+
+_PURGE_EVERY = 8
+_LOCAL_BELOW, _STALL_ROUNDS = 2e-3, 5
+
+
+class RootBound(NamedTuple):
+    """What the cutting planes proved.
+
+    Attributes
+    ----------
+    value : no selection is worth more. with_feature : (F,) no selection with this feature is worth more. without_feature : (F,) no
+        selection without it is. point : the last fractional solution. cuts : those that are tight there.
+    """
+
+    value: float
+    with_feature: Float[np.ndarray, "features"]
+    without_feature: Float[np.ndarray, "features"]
+    point: Point
+    cuts: list[Cut]
+
+
+class _Relaxation:
+    """The linear programme: columns s, theta, then y as they are asked for; row 0 is sum s = n, row r is cuts[r - 1]."""
+
+    def __init__(self, problem: SelectionProblem) -> None:
+        import highspy
+
+        self.problem, self.infinite = problem, highspy.kHighsInf
+        f, c = problem.value.shape
+        self.model = highspy.Highs()
+        for name, setting in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
+            self.model.setOptionValue(name, setting)
+        ranked = np.sort(problem.value, axis=0)
+        lower = np.zeros(f)
+        lower[problem.required] = 1.0
+        self._columns(
+            np.concatenate([-problem.bias, -np.ones(c)]),
+            np.concatenate([lower, ranked[: problem.k].sum(0)]),
+            np.concatenate([np.ones(f), ranked[-problem.k :].sum(0)]),
+        )
+        self.model.addRow(problem.n, problem.n, f, np.arange(f, dtype=np.int32), np.ones(f))
+        self.cuts: list[Cut] = []
+        self.pair_column: dict[tuple[int, int], int] = {}
+
+    def _columns(self, cost: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
+        starts, none = np.zeros(len(cost), np.int32), np.zeros(0, np.int32)
+        self.model.addCols(len(cost), cost, lower, upper, 0, starts, none, np.zeros(0))
+
+    def add(self, cuts: list[Cut]) -> None:
+        """Take in cuts, and the pairs they mention."""
+        if not cuts:
+            return
+        f, c = self.problem.value.shape
+        fresh = list(dict.fromkeys(pair for cut in cuts for pair in cut.pairs if pair not in self.pair_column))
+        if fresh:
+            for pair in fresh:
+                self.pair_column[pair] = f + c + len(self.pair_column)
+            self._columns(self.problem.redundancy[tuple(np.array(fresh).T)], np.zeros(len(fresh)), np.ones(len(fresh)))
+        columns = [np.concatenate([cut.features, f + np.array(cut.classes, int), [self.pair_column[p] for p in cut.pairs]]) for cut in cuts]
+        values = [np.concatenate([cut.coefficients, -np.ones(len(cut.classes)), cut.weights]) for cut in cuts]
+        starts = np.cumsum([0] + [len(row) for row in columns[:-1]]).astype(np.int32)
+        flat = np.concatenate(columns).astype(np.int32)
+        lower = np.array([-cut.right for cut in cuts])
+        self.model.addRows(len(cuts), lower, np.full(len(cuts), self.infinite), len(flat), starts, flat, np.concatenate(values))
+        self.cuts += cuts
+
+    def solve(self) -> tuple[float, Point, Float[np.ndarray, "features"]]:
+        """Bound, fractional point and reduced costs of the features."""
+        self.model.run()
+        solution = self.model.getSolution()
+        x = np.array(solution.col_value)
+        f, c = self.problem.value.shape
+        paid = np.zeros((f, f))
+        if self.pair_column:
+            i, j = np.array(list(self.pair_column)).T
+            paid[i, j] = paid[j, i] = x[f + c :]
+        point = Point(np.clip(x[:f], 0, 1), x[f : f + c], paid)
+        return -self.model.getInfo().objective_function_value, point, np.array(solution.col_dual)[:f]
+
+    def slack(self) -> Float[np.ndarray, "rows"]:
+        """By how much each cut is fulfilled."""
+        return np.array(self.model.getSolution().row_value)[1:] + np.array([cut.right for cut in self.cuts])
+
+    def purge(self) -> None:
+        """Drop cuts that are far from tight."""
+        loose = self.slack() > 1e-2
+        if loose.any():
+            self.model.deleteRows(int(loose.sum()), (np.flatnonzero(loose) + 1).astype(np.int32))
+            self.cuts = [cut for cut, out in zip(self.cuts, loose, strict=True) if not out]
+
+
+def root_bound(
+    problem: SelectionProblem,
+    *,
+    target: float,
+    time_limit: float,
+    seed: int = 0,
+    on_round: Callable[[float, Point], None] = lambda bound, point: None,
+) -> RootBound:
+    """Add cuts until the bound is at most `target`, no cut is violated, progress stalls, or `time_limit` seconds have passed."""
+    began, rng, order = time.monotonic(), np.random.default_rng([seed, 29]), descending(problem)
+    relaxation = _Relaxation(problem)
+    best, history, local = np.inf, [], False
+    with_feature = np.full(problem.n_candidates, np.inf)
+    without_feature = with_feature.copy()
+    while True:
+        value, point, reduced = relaxation.solve()
+        best = min(best, value)
+        with_feature = np.minimum(with_feature, value - np.maximum(reduced, 0))
+        without_feature = np.minimum(without_feature, value - np.maximum(-reduced, 0))
+        history.append(value)
+        on_round(best, point)
+        if value <= target or time.monotonic() - began > time_limit:
+            break
+        if len(history) % _PURGE_EVERY == 0:
+            relaxation.purge()
+        tolerance = 1e-6 * abs(value)
+        cuts = class_cuts(problem, point, order, tolerance)
+        small = len(cuts) < problem.n_classes // 10
+        cuts += pair_rows(problem, point, 1e-4) + clique_cuts(problem, point)
+        if small:
+            cuts += unlike_cuts(problem, point, order, 1e-4) + sharing_cuts(problem, point, tolerance)
+        gained = history[-1 - _STALL_ROUNDS] - value if len(history) > _STALL_ROUNDS else np.inf
+        local = local or gained < _LOCAL_BELOW * abs(value)
+        if local and problem.redundancy.any():
+            cuts += local_cuts(problem, point, rng)
+        if not cuts or (local and gained < 1e-4 * abs(value)):
+            break
+        relaxation.add(cuts)
+    tight = relaxation.slack() < 1e-6
+    return RootBound(best, with_feature, without_feature, point, [c for c, near in zip(relaxation.cuts, tight, strict=True) if near])

@@ -1,0 +1,311 @@
+"""The solver's promises: exact on everything that can be enumerated, bounds that hold, wishes that are kept, searches that can end early."""
+
+import itertools
+import os
+import signal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from selection_cases import exhaustive, instance, twins, wishes
+
+from qpm_lib import selection
+from qpm_lib.selection import cuts
+from qpm_lib.selection.assignment import assign
+from qpm_lib.selection.bounds import root_bound
+from qpm_lib.selection.local import local_cut, subset_values
+from qpm_lib.selection.problem import make_problem
+
+
+def check(a, r, found, options, best):
+    assert found.objective == pytest.approx(best, abs=1e-6)
+    assert found.status == "optimal"
+    assert found.bound >= best - 1e-6
+    assert selection.objective(a, r, found.features, found.assignment, bias=options["bias"]) == pytest.approx(found.objective)
+    assert (found.assignment.sum(1) == options["n_per_class"]).all()
+    assert len({tuple(row) for row in found.assignment}) == a.shape[1]
+    assert list(found.features) == sorted(set(found.features.tolist()))
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_solve_equals_exhaustive_search(block):
+    for seed in range(block * 26, block * 26 + 26):
+        a, r, options = instance(seed)
+        check(a, r, selection.solve(a, r, **options, gap=0.0), options, exhaustive(a, r, **options))
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_solve_with_wishes_equals_exhaustive_search(block):
+    for seed in range(1000 + block * 26, 1000 + block * 26 + 26):
+        a, r, options = instance(seed)
+        wanted = wishes(seed, *a.shape, options["n_features"], options["n_per_class"])
+        best = exhaustive(a, r, **options, **wanted)
+        found = selection.solve(a, r, **options, **wanted, gap=0.0)
+        check(a, r, found, options, best)
+        assert set(wanted["required"]) <= set(found.features.tolist())
+        assert not set(wanted["forbidden"]) & set(found.features.tolist())
+        for c, d in wanted["pair_constraints"]:
+            assert (found.assignment[c] & found.assignment[d]).sum() >= options["n_per_class"] - 1
+
+
+@pytest.mark.parametrize("seed", range(200, 216))
+def test_the_readable_model_has_the_same_optimum(seed):
+    a, r, options = instance(seed)
+    wanted = wishes(seed, *a.shape, options["n_features"], options["n_per_class"]) if seed % 2 else {}
+    found = selection.solve_readable(a, r, **options, **wanted)
+    assert found.objective == pytest.approx(exhaustive(a, r, **options, **wanted), abs=1e-4)
+    assert found.bound >= found.objective
+    assert len({tuple(row) for row in found.assignment}) == a.shape[1]
+
+
+def test_the_readable_model_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"use qpm_lib\.selection\.solve"):
+        selection.solve_readable(np.random.default_rng(0).normal(size=(100, 30)), None, n_features=10, n_per_class=3)
+
+
+@pytest.mark.parametrize("rule", ["as_coded", "as_written", "none"])
+def test_toy_size_is_proven_optimal(rule):
+    a = twins()
+    found = selection.solve(a, selection.redundancy(a, 20, rule), n_features=20, n_per_class=4, gap=0.0, time_limit=120)
+    assert found.status == "optimal"
+    assert found.gap <= 1e-6
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_independent_solver_finds_nothing_above_the_bound(seed):
+    """HiGHS on the plain linearised programme (class weights as variables, sets may be alike): its optimum bounds ours from above."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import lil_matrix
+
+    a = twins(f=28, c=10, seed=seed)
+    n, k = 9, 3
+    r = selection.redundancy(a, n, 0.15)
+    problem = make_problem(a, r, n_features=n, n_per_class=k)
+    f, c = a.shape
+    pairs = np.argwhere(np.triu(r, 1) > 0)
+    total = f + f * c + len(pairs)
+    rows = lil_matrix((1 + c + f * c + len(pairs), total))
+    low, high = np.full(rows.shape[0], -np.inf), np.zeros(rows.shape[0])
+    rows[0, :f], low[0], high[0] = 1, n, n
+    for j in range(c):
+        rows[1 + j, f + j * f : f + (j + 1) * f], low[1 + j], high[1 + j] = 1, k, k
+        for i in range(f):
+            rows[1 + c + j * f + i, [f + j * f + i, i]] = [1, -1]
+    for p, (i, j) in enumerate(pairs):
+        rows[1 + c + f * c + p, [i, j, f + f * c + p]], high[1 + c + f * c + p] = [1, 1, -1], 1
+    cost = -np.concatenate([np.zeros(f), problem.value.T.ravel(), -r[tuple(pairs.T)]])
+    binary = np.concatenate([np.ones(f), np.zeros(total - f)])
+    other = milp(cost, integrality=binary, bounds=Bounds(0, 1), constraints=LinearConstraint(rows.tocsr(), low, high))
+    found = selection.solve(a, r, n_features=n, n_per_class=k, gap=0.0)
+    root = root_bound(problem, target=-np.inf, time_limit=60)
+    assert other.status == 0
+    assert found.status == "optimal"
+    assert found.objective <= -other.fun + 1e-6
+    assert root.value >= found.objective - 1e-6
+    without_pairs = selection.solve(a, None, n_features=n, n_per_class=k, gap=0.0)
+    assert without_pairs.objective >= found.objective
+
+
+def test_same_seed_same_answer_and_inputs_unchanged():
+    a = twins(seed=1)
+    r = selection.redundancy(a, 16)
+    copies = a.copy(), r.copy()
+    one, two = (selection.solve(a, r, n_features=16, n_per_class=3, seed=4) for _ in range(2))
+    np.testing.assert_array_equal(one.features, two.features)
+    np.testing.assert_array_equal(one.assignment, two.assignment)
+    assert (one.objective, one.bound) == (two.objective, two.bound)
+    np.testing.assert_array_equal(a, copies[0])
+    np.testing.assert_array_equal(r, copies[1])
+
+
+# -- ends ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_short_time_limit_returns_the_best_selection_with_its_gap():
+    a = twins(f=200, c=40, seed=2)
+    r = selection.redundancy(a, 40, 0.3)
+    found = selection.solve(a, r, n_features=40, n_per_class=5, gap=0.0, time_limit=0.5)
+    assert found.status == "time_limit"
+    assert found.bound > found.objective
+    assert found.gap == pytest.approx((found.bound - found.objective) / abs(found.objective))
+    assert len({tuple(row) for row in found.assignment}) == 40
+
+
+def test_a_wanted_gap_ends_the_search():
+    a = twins(seed=3)
+    found = selection.solve(a, selection.redundancy(a, 20, 0.2), n_features=20, n_per_class=4, gap=0.05)
+    assert found.status in ("gap", "optimal")
+    assert found.gap <= 0.05
+
+
+@pytest.fixture
+def slow():
+    a = twins(f=160, c=30, seed=2)
+    return a, selection.redundancy(a, 30, 0.3), {"n_features": 30, "n_per_class": 4, "gap": 0.0, "time_limit": 9}
+
+
+@pytest.mark.parametrize("stage", ["heuristic", "cutting planes", "branch and cut"])
+@pytest.mark.parametrize("signalled", [False, True])
+def test_an_interrupt_returns_the_best_selection(slow, stage, signalled):
+    a, r, options = slow
+    seen = []
+
+    def interrupt(progress):
+        seen.append(progress)
+        if progress.stage == stage:
+            if not signalled:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
+
+    found = selection.solve(a, r, **options, on_progress=interrupt)
+    assert found.status == "interrupted"
+    assert found.objective >= max(p.objective for p in seen) - 1e-6 or stage == "branch and cut"
+    assert found.objective < found.bound <= seen[0].bound
+    assert found.features.shape == (30,)
+
+
+def test_an_error_inside_the_solver_is_not_lost(slow):
+    a, r, options = slow
+
+    def fail(progress):
+        if progress.stage == "branch and cut":
+            raise RuntimeError("listener broke")
+
+    with pytest.raises(RuntimeError, match="listener broke"):
+        selection.solve(a, r, **options, on_progress=fail)
+
+
+def test_progress_only_gets_better():
+    a, seen = twins(f=120, c=20, seed=7), []
+    found = selection.solve(a, selection.redundancy(a, 24, "as_written"), n_features=24, n_per_class=4, gap=0.0, on_progress=seen.append)
+    seconds, objectives, bounds, gaps, stages = (list(column) for column in zip(*seen, strict=True))
+    assert seconds == sorted(seconds)
+    assert objectives == sorted(objectives)
+    assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(bounds))
+    assert gaps[-1] == pytest.approx(found.gap, abs=1e-6)
+    assert list(dict.fromkeys(stages))[:2] == ["heuristic", "cutting planes"]
+    assert objectives[-1] == pytest.approx(found.objective, abs=1e-5)
+
+
+# -- cuts ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def everything(problem):
+    """All selections: s, and for every class the value of each of its sets."""
+    subsets = list(itertools.combinations(range(problem.n), problem.k))
+    for features in itertools.combinations(range(problem.n_candidates), problem.n):
+        chosen = np.zeros(problem.n_candidates)
+        chosen[list(features)] = 1
+        yield (
+            chosen,
+            subsets,
+            np.array([[problem.value[[features[i] for i in sub], c].sum() for sub in subsets] for c in range(problem.n_classes)]),
+        )
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_no_cut_removes_a_selection(seed):
+    """Every cut, separated at a random fractional point, holds for every selection with different class sets."""
+    rng = np.random.default_rng(seed)
+    a, r, options = instance(seed, f=7, c=3, n=4, k=2)
+    problem = make_problem(a, r, **options)
+    s = np.clip(rng.dirichlet(np.ones(7)) * 4, 0, 1)
+    point = cuts.Point(s, np.full(3, 1e4), np.zeros((7, 7)))
+    order = cuts.descending(problem)
+    found = cuts.class_cuts(problem, point, order, 0) + cuts.duplicate_cuts(problem, np.sort(rng.choice(7, 4, replace=False)))
+    found += cuts.pair_rows(problem, point, 0) + cuts.clique_cuts(problem, point) + cuts.local_cuts(problem, point, rng, size=6)
+    if s.sum() > 2.2:
+        found += [cut for cut, _ in filter(None, (cuts.unlike_cut(problem, s, c, d) for c, d in itertools.combinations(range(3), 2)))]
+    for chosen, subsets, worth in everything(problem):
+        for cut in found:
+            limit = cut.right + cut.coefficients @ chosen[cut.features]
+            limit += sum(w * chosen[i] * chosen[j] for (i, j), w in zip(cut.pairs, cut.weights, strict=True))
+            picks = itertools.permutations(range(len(subsets)), len(cut.classes))
+            assert max(sum(worth[c, p] for c, p in zip(cut.classes, pick, strict=True)) for pick in picks) <= limit + 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_no_sharing_cut_removes_a_selection_that_shares(seed):
+    rng = np.random.default_rng(seed)
+    a, _, options = instance(seed, f=7, c=2, n=4, k=2)
+    problem = make_problem(a, None, **options, pair_constraints=[(0, 1)])
+    cut, at_point = cuts.sharing_cut(problem, np.clip(rng.dirichlet(np.ones(7)) * 4, 0, 1), 0, 1)
+    for chosen, subsets, worth in everything(problem):
+        pairs = [(p, q) for p, q in itertools.permutations(range(len(subsets)), 2) if set(subsets[p]) & set(subsets[q])]
+        best = max(worth[0, p] + worth[1, q] for p, q in pairs)
+        assert best <= cut.right + cut.coefficients @ chosen[cut.features] + 1e-6
+        exact, value = cuts.sharing_cut(problem, chosen, 0, 1)
+        assert value == pytest.approx(best, abs=1e-6)
+        assert exact.classes == (0, 1)
+    assert np.isfinite(at_point) or cut.right == np.inf
+
+
+def test_the_cut_for_unlike_sets_is_exact_at_a_selection():
+    """At a whole point it gives the value of the two best different sets."""
+    for seed in range(30):
+        a, _, options = instance(seed, f=6, c=2, n=4, k=2)
+        a[:, 1] = a[:, 0] + 0.01 * np.random.default_rng(seed).normal(size=6)
+        problem = make_problem(a, None, **options)
+        features = np.arange(4)
+        s = np.zeros(6)
+        s[features] = 1
+        _, value = cuts.unlike_cut(problem, s, 0, 1)
+        matrix = assign(problem, features).matrix
+        assert value == pytest.approx((problem.value[features].T * matrix).sum(), abs=1e-7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_the_local_cut_is_the_convex_hull(seed):
+    """Its violation equals what the cheapest mixture of subsets with these marginals misses, from the linear programme over all subsets."""
+    from scipy.optimize import linprog
+
+    rng = np.random.default_rng(seed)
+    size = 6
+    penalty = np.triu(np.where(rng.random((size, size)) < 0.6, rng.uniform(0.2, 1, (size, size)), 0), 1)
+    penalty += penalty.T
+    s, paid = rng.random(size) * 0.8, np.zeros((size, size))
+    subsets = ((np.arange(2**size)[:, None] >> np.arange(size)) & 1).astype(float)
+    costs = np.einsum("xi,ij,xj->x", subsets, penalty, subsets) / 2
+    hull = linprog(costs, A_eq=np.vstack([subsets.T, np.ones(2**size)]), b_eq=np.append(s, 1))
+    cut = local_cut(s, paid, penalty, minimum=1e-3)
+    violation = cut.coefficients @ s - cut.right if cut else 0.0
+    assert violation == pytest.approx(hull.fun, abs=2e-3)
+    np.testing.assert_allclose(subset_values(np.zeros(size), penalty), -costs)
+
+
+# -- contradictions -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"required": [1, 2], "forbidden": [2, 3]}, r"features \[2\] are both required and forbidden"),
+        ({"required": range(6)}, "6 features are required but n_features .=5"),
+        ({"forbidden": range(4)}, "4 of 8 features are not forbidden but n_features .=5"),
+        ({"required": [8]}, "required holds 8: features are numbered 0 to 7"),
+        ({"forbidden": [-1]}, "forbidden holds -1"),
+        ({"required": [1.5]}, "required .=1.5. must be a whole number"),
+        ({"pair_constraints": [(0, 4)]}, r"\(0, 4\): two different classes from 0 to 3"),
+        ({"pair_constraints": [(2, 2)]}, "two different classes"),
+        ({"n_features": 4, "n_per_class": 3, "n_classes": 5, "pair_constraints": []}, "5 classes cannot have different sets"),
+        ({"n_features": 2.7}, "n_features .=2.7. must be a whole number"),
+    ],
+)
+def test_contradictory_wishes_are_named(wish, words):
+    wish = dict(wish)
+    a = np.random.default_rng(0).normal(size=(8, wish.pop("n_classes", 4)))
+    with pytest.raises(ValueError, match=words):
+        make_problem.__wrapped__(a, None, **{"n_features": 5, "n_per_class": 2, **wish})
+
+
+def test_class_pairs_that_cannot_all_be_alike_are_named():
+    """Pairs of features that all meet hold one feature in common, or lie in three: four classes need n of at least 5."""
+    a = np.random.default_rng(0).normal(size=(7, 6))
+    clique = list(itertools.combinations(range(4), 2))
+    assert selection.solve(a, None, n_features=5, n_per_class=2, pair_constraints=clique, gap=0.0).status == "optimal"
+    with pytest.raises(ValueError, match=r"pair_constraints \[\(0, .*\(2, 3\)\] contradict each other: with n_features .=4"):
+        selection.solve(a, None, n_features=4, n_per_class=2, pair_constraints=[(4, 5), *clique])
