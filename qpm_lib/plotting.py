@@ -112,6 +112,62 @@ def training_curves(ax: Axes, history: Sequence, *, label: str = "") -> Axes:
     return ax
 
 
+def solve_progress(ax: Axes, history: Sequence) -> Axes:
+    """Best objective and proven bound of a solve over time (`selection.Progress`); the band between them is what is not yet known."""
+    seconds = np.array([news.seconds for news in history])
+    objective, bound = (np.array([getattr(news, name) for news in history]) for name in ("objective", "bound"))
+    ax.fill_between(seconds, objective, bound, step="post", color=PALETTE[0], alpha=0.2, linewidth=0)
+    ax.step(seconds, bound, where="post", color="black", linestyle="--", label="proven bound")
+    ax.step(seconds, objective, where="post", color=PALETTE[0], label="best selection")
+    for stage in dict.fromkeys(news.stage for news in history):
+        start = next(news.seconds for news in history if news.stage == stage)
+        ax.axvline(start, color="grey", linewidth=0.5)
+        ax.annotate(f" {stage}", (start, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=7, color="grey")
+    span = max(objective[-1] - objective[0], 0.05 * abs(objective[-1]))
+    ax.set(xlabel="seconds", ylabel="objective", ylim=(objective[-1] - 1.5 * span, objective[-1] + 3 * span))
+    ax.set_title(f"gap {100 * history[-1].gap:.3f} % after {seconds[-1]:.1f} s", fontsize=10)
+    ax.legend(fontsize=8, loc="upper right")
+    return ax
+
+
+class LiveSolve:
+    """Give it to `selection.solve` as `on_progress`: keeps the history and, in a notebook, redraws it while the solver works.
+
+    Parameters
+    ----------
+    every : seconds between two drawings. show : draw at all.
+    """
+
+    def __init__(self, every: float = 1.0, *, show: bool = True) -> None:
+        self.every, self.show, self.history, self._handle, self._drawn = every, show, [], None, -np.inf
+
+    def __call__(self, progress: object) -> None:
+        """Take in a `selection.Progress`."""
+        self.history.append(progress)
+        if self.show and progress.seconds - self._drawn >= self.every:
+            self._drawn = progress.seconds
+            self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import display
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 3))
+        solve_progress(figure.subplots(), self.history)
+        if self._handle is None:
+            self._handle = display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+
+    def finish(self, ax: Axes) -> Axes:
+        """Draw the whole history for good; the live picture goes away."""
+        if self._handle is not None:
+            from IPython.display import HTML
+
+            self._handle.update(HTML(""))
+        return solve_progress(ax, self.history)
+
+
 def class_order(weight: Float[np.ndarray, "classes n"]) -> tuple[Int[np.ndarray, "classes"], Int[np.ndarray, "n"]]:
     """Order of classes and features in which similar ones are neighbours (average linkage on Jaccard distance)."""
 

@@ -106,6 +106,18 @@ class ImageDataset:
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"segmentation {path} is missing or damaged ({error})") from error
 
+    def part_cells(self, rows: Int[np.ndarray, "rows"], grid: int) -> Int[np.ndarray, "rows parts 2"]:
+        """Column and row of the patch that holds each part, on a grid laid over the whole picture; meaningless where a part is not visible.
+
+        Raises
+        ------
+        ValueError : when the data set has no part locations.
+        """
+        if self.parts is None:
+            raise ValueError(f"{self.root} has no part locations")
+        sizes = np.array([self.image(int(row)).size for row in rows])
+        return np.clip(self.parts.xy[rows] * grid / sizes[:, None], 0, grid - 1).astype(int)
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the picture list: names, file sizes, labels and split."""

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from qpm_lib.selection.cuts import Cut, Point, class_cuts, clique_cuts, descending, local_cuts, pair_rows, sharing_cuts, unlike_cuts
 from qpm_lib.selection.problem import SelectionProblem
 
+Group = tuple[int, ...]
 _PURGE_EVERY = 8
-_LOCAL_BELOW, _STALL_ROUNDS = 2e-3, 5
+_LOCAL_SHARE, _STALL_SHARE, _STALL_ROUNDS = 0.3, 0.03, 5
 
 
 class RootBound(NamedTuple):
@@ -34,13 +35,16 @@ class RootBound(NamedTuple):
     cuts: list[Cut]
 
 
-class _Relaxation:
-    """The linear programme: columns s, theta, then y as they are asked for; row 0 is sum s = n, row r is cuts[r - 1]."""
+class Relaxation:
+    """The linear programme: columns s, theta, then y as they are asked for; row 0 is sum s = n, row r is rows[r - 1].
+
+    A row is a cut, or a group of features whose number of selected ones is limited by `limit`.
+    """
 
     def __init__(self, problem: SelectionProblem) -> None:
         import highspy
 
-        self.problem, self.infinite = problem, highspy.kHighsInf
+        self.problem, self.infinite, self._infeasible = problem, highspy.kHighsInf, highspy.HighsModelStatus.kInfeasible
         f, c = problem.value.shape
         self.model = highspy.Highs()
         for name, setting in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
@@ -54,7 +58,8 @@ class _Relaxation:
             np.concatenate([np.ones(f), ranked[-problem.k :].sum(0)]),
         )
         self.model.addRow(problem.n, problem.n, f, np.arange(f, dtype=np.int32), np.ones(f))
-        self.cuts: list[Cut] = []
+        self.rows: list[Cut | Group] = []
+        self._lower, self._limited = lower, {}
         self.pair_column: dict[tuple[int, int], int] = {}
 
     def _columns(self, cost: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
@@ -77,11 +82,33 @@ class _Relaxation:
         flat = np.concatenate(columns).astype(np.int32)
         lower = np.array([-cut.right for cut in cuts])
         self.model.addRows(len(cuts), lower, np.full(len(cuts), self.infinite), len(flat), starts, flat, np.concatenate(values))
-        self.cuts += cuts
+        self.rows += cuts
+
+    def limit(self, limits: dict[Group, tuple[float, float]]) -> None:
+        """Allow only selections with so many features of each group; forget earlier limits."""
+        for group in [*(g for g in self._limited if g not in limits), *limits]:
+            wanted = limits.get(group)
+            if self._limited.get(group) == wanted:
+                continue
+            if len(group) == 1:
+                self.model.changeColBounds(group[0], *(wanted or (self._lower[group[0]], 1.0)))
+                continue
+            if group not in self.rows:
+                members = np.array(group, np.int32)
+                self.model.addRow(-self.infinite, self.infinite, len(group), members, np.ones(len(group)))
+                self.rows.append(group)
+            self.model.changeRowBounds(1 + self.rows.index(group), *(wanted or (-self.infinite, self.infinite)))
+        self._limited = dict(limits)
+
+    def run(self) -> float:
+        """Solve; the value, or minus infinity when no selection is left."""
+        self.model.run()
+        infeasible = self.model.getModelStatus() == self._infeasible
+        return -np.inf if infeasible else -self.model.getInfo().objective_function_value
 
     def solve(self) -> tuple[float, Point, Float[np.ndarray, "features"]]:
         """Bound, fractional point and reduced costs of the features."""
-        self.model.run()
+        value = self.run()
         solution = self.model.getSolution()
         x = np.array(solution.col_value)
         f, c = self.problem.value.shape
@@ -90,18 +117,20 @@ class _Relaxation:
             i, j = np.array(list(self.pair_column)).T
             paid[i, j] = paid[j, i] = x[f + c :]
         point = Point(np.clip(x[:f], 0, 1), x[f : f + c], paid)
-        return -self.model.getInfo().objective_function_value, point, np.array(solution.col_dual)[:f]
+        return value, point, np.array(solution.col_dual)[:f]
 
     def slack(self) -> Float[np.ndarray, "rows"]:
-        """By how much each cut is fulfilled."""
-        return np.array(self.model.getSolution().row_value)[1:] + np.array([cut.right for cut in self.cuts])
+        """By how much each row is fulfilled; infinite for groups."""
+        right = np.array([row.right if isinstance(row, Cut) else np.inf for row in self.rows])
+        return np.array(self.model.getSolution().row_value)[1:] + right
 
     def purge(self) -> None:
-        """Drop cuts that are far from tight."""
+        """Drop cuts that are far from tight, and groups that are free."""
         loose = self.slack() > 1e-2
+        loose &= [isinstance(row, Cut) or row not in self._limited for row in self.rows]
         if loose.any():
             self.model.deleteRows(int(loose.sum()), (np.flatnonzero(loose) + 1).astype(np.int32))
-            self.cuts = [cut for cut, out in zip(self.cuts, loose, strict=True) if not out]
+            self.rows = [row for row, out in zip(self.rows, loose, strict=True) if not out]
 
 
 def root_bound(
@@ -112,9 +141,9 @@ def root_bound(
     seed: int = 0,
     on_round: Callable[[float, Point], None] = lambda bound, point: None,
 ) -> RootBound:
-    """Add cuts until the bound is at most `target`, no cut is violated, progress stalls, or `time_limit` seconds have passed."""
+    """Add cuts until the bound is at most `target`, no cut is violated, progress towards it stalls, or `time_limit` seconds have passed."""
     began, rng, order = time.monotonic(), np.random.default_rng([seed, 29]), descending(problem)
-    relaxation = _Relaxation(problem)
+    relaxation = Relaxation(problem)
     best, history, local = np.inf, [], False
     with_feature = np.full(problem.n_candidates, np.inf)
     without_feature = with_feature.copy()
@@ -136,11 +165,12 @@ def root_bound(
         if small:
             cuts += unlike_cuts(problem, point, order, 1e-4) + sharing_cuts(problem, point, tolerance)
         gained = history[-1 - _STALL_ROUNDS] - value if len(history) > _STALL_ROUNDS else np.inf
-        local = local or gained < _LOCAL_BELOW * abs(value)
+        left = value - target
+        local = local or gained < _LOCAL_SHARE * left
         if local and problem.redundancy.any():
             cuts += local_cuts(problem, point, rng)
-        if not cuts or (local and gained < 1e-4 * abs(value)):
+        if not cuts or (local and gained < max(_STALL_SHARE * left, 1e-5 * abs(value))):
             break
         relaxation.add(cuts)
     tight = relaxation.slack() < 1e-6
-    return RootBound(best, with_feature, without_feature, point, [c for c, near in zip(relaxation.cuts, tight, strict=True) if near])
+    return RootBound(best, with_feature, without_feature, point, [c for c, near in zip(relaxation.rows, tight, strict=True) if near])

@@ -1,14 +1,12 @@
 """Proof by branch and cut in SCIP.
 
 Binary s_f selects features, theta_c is the value of class c, y_ij >= s_i + s_j - 1 pays for a penalised pair. Everything else is
-separated when it is violated (see `cuts`). Integer variables count the selected features of every cluster of similar features:
-branching on a count ("at most two of these eleven") moves the bound where branching on one of many near-copies does not.
+separated when it is violated (see `cuts`).
 """
 
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +31,6 @@ from qpm_lib.selection.problem import SelectionProblem
 
 log = logging.getLogger(__name__)
 _TOLERANCE = 1e-6
-_MIN_CLUSTERED = 24
 
 
 class Proof(NamedTuple):
@@ -63,20 +60,15 @@ def _guarded(answer: Callable) -> Callable:
 class _Handler(pyscipopt.Conshdlr):
     """Separates, enforces and checks what the model leaves out."""
 
-    def __init__(self, problem: SelectionProblem, asked: list[tuple[int, int]]) -> None:
+    def __init__(self, problem: SelectionProblem) -> None:
         self.trouble: list[BaseException] = []
         self.problem, self.order = problem, descending(problem)
-        self.pairs = np.array(asked, int).reshape(-1, 2)
-        self.pair_of = {pair: p for p, pair in enumerate(asked)}
-        self.known = np.zeros_like(problem.redundancy)
-        i, j = self.pairs.T
-        self.known[i, j] = self.known[j, i] = problem.redundancy[i, j]
-        self.separable = replace(problem, redundancy=self.known)
-        self.other = np.triu(problem.redundancy - self.known)
+        self.pairs = np.argwhere(np.triu(problem.redundancy, 1) > 0)
+        self.pair_of = {pair: p for p, pair in enumerate(map(tuple, self.pairs.tolist()))}
 
-    def bind(self, s: list, theta: list, y: list, rest: object) -> None:
+    def bind(self, s: list, theta: list, y: list) -> None:
         """Take the variables of the model."""
-        self.s, self.theta, self.y, self.rest = s, theta, y, rest
+        self.s, self.theta, self.y = s, theta, y
 
     def point(self, solution: object = None) -> Point:
         """Values of a solution, by default of the current linear programme."""
@@ -94,23 +86,6 @@ class _Handler(pyscipopt.Conshdlr):
         terms += [(self.s[f], -float(a)) for f, a in zip(cut.features, cut.coefficients, strict=True)]
         return terms + [(self.y[self.pair_of[pair]], -float(w)) for pair, w in zip(cut.pairs, cut.weights, strict=True)]
 
-    def _rest_row(self, s: np.ndarray, paid: float, tolerance: float) -> bool:
-        """Pairs without a variable of their own: rest >= sum R (s_i + s_j - 1) over those that are violated."""
-        i, j = np.nonzero(self.other * (s[:, None] + s > 1 + 1e-9))
-        penalty = self.other[i, j]
-        if not len(i) or penalty @ (s[i] + s[j] - 1) <= paid + tolerance:
-            return False
-        slope = np.bincount(i, penalty, len(s)) + np.bincount(j, penalty, len(s))
-        row = self.model.createEmptyRowUnspec("qpm_rest", lhs=-float(penalty.sum()), rhs=None, removable=True)
-        self.model.cacheRowExtensions(row)
-        self.model.addVarToRow(row, self.rest, 1.0)
-        for f in np.flatnonzero(slope):
-            self.model.addVarToRow(row, self.s[f], -float(slope[f]))
-        self.model.flushRowExtensions(row)
-        self.model.addCut(row, forcecut=True)
-        self.model.releaseRow(row)
-        return True
-
     def _add(self, cuts: list[Cut]) -> dict:
         infeasible = False
         for cut in cuts:
@@ -127,20 +102,18 @@ class _Handler(pyscipopt.Conshdlr):
     def conssepalp(self, constraints: list, nusefulconss: int) -> dict:
         """Called by SCIP for a fractional LP solution."""
         point = self.point()
-        cuts = class_cuts(self.problem, point, self.order, 1e-4) + pair_rows(self.separable, point, 1e-4)
-        cuts += clique_cuts(self.separable, point, 1e-2) + unlike_cuts(self.problem, point, self.order, 1e-3)
+        cuts = class_cuts(self.problem, point, self.order, 1e-4) + pair_rows(self.problem, point, 1e-4)
+        cuts += clique_cuts(self.problem, point, 1e-2) + unlike_cuts(self.problem, point, self.order, 1e-3)
         cuts += sharing_cuts(self.problem, point, 1e-3)
-        more = self._rest_row(point.s, self.model.getSolVal(None, self.rest), 1e-4)
-        return self._add(cuts) if cuts or more else {"result": SCIP_RESULT.DIDNOTFIND}
+        return self._add(cuts) if cuts else {"result": SCIP_RESULT.DIDNOTFIND}
 
     @_guarded
     def consenfolp(self, constraints: list, nusefulconss: int, solinfeasible: bool) -> dict:
         """Called by SCIP for an integral LP solution."""
         point = self.point()
-        cuts = class_cuts(self.problem, point, self.order, _TOLERANCE) + pair_rows(self.separable, point, _TOLERANCE)
-        more = self._rest_row(point.s, self.model.getSolVal(None, self.rest), _TOLERANCE)
+        cuts = class_cuts(self.problem, point, self.order, _TOLERANCE) + pair_rows(self.problem, point, _TOLERANCE)
         cuts = cuts or sharing_cuts(self.problem, point, _TOLERANCE) or whole_cuts(self.problem, point, self.order, _TOLERANCE * 10)
-        return self._add(cuts) if cuts or more else {"result": SCIP_RESULT.FEASIBLE}
+        return self._add(cuts) if cuts else {"result": SCIP_RESULT.FEASIBLE}
 
     def consenfops(self, constraints: list, nusefulconss: int, solinfeasible: bool, objinfeasible: bool) -> dict:
         """Called by SCIP when the LP was not solved: ask for it."""
@@ -154,15 +127,15 @@ class _Handler(pyscipopt.Conshdlr):
         point = self.point(solution)
         chosen = point.s > 0.5
         whole = np.abs(point.s - chosen).max() < 1e-4 and chosen.sum() == self.problem.n
-        fits = whole and self._is_consistent(chosen, point, self.model.getSolVal(solution, self.rest))
+        fits = whole and self._is_consistent(chosen, point)
         return {"result": SCIP_RESULT.FEASIBLE if fits else SCIP_RESULT.INFEASIBLE}
 
-    def _is_consistent(self, chosen: np.ndarray, point: Point, rest: float) -> bool:
+    def _is_consistent(self, chosen: np.ndarray, point: Point) -> bool:
         _, bound = class_bounds(self.problem, chosen.astype(float), self.order)
         if (point.theta > bound + 1e-5).any():
             return False
-        both = np.outer(chosen, chosen)
-        if (point.paid[both & (self.known > 0)] < 1 - 1e-5).any() or rest < self.other[both].sum() - 1e-5:
+        both = np.outer(chosen, chosen) & (self.problem.redundancy > 0)
+        if (point.paid[both] < 1 - 1e-5).any():
             return False
         return bool(point.theta.sum() <= bound.sum() - assign(self.problem, np.flatnonzero(chosen)).loss + 1e-4)
 
@@ -173,7 +146,7 @@ class _Handler(pyscipopt.Conshdlr):
             self.model.addVarLocksType(v, locktype, both, both)
         for v in self.theta:
             self.model.addVarLocksType(v, locktype, nlocksneg, nlockspos)
-        for v in [*self.y, self.rest]:
+        for v in self.y:
             self.model.addVarLocksType(v, locktype, nlockspos, nlocksneg)
 
 
@@ -199,22 +172,7 @@ class _Watch(pyscipopt.Eventhdlr):
         self.report(float(self.model.getPrimalbound()), float(self.model.getDualbound()))
 
 
-def clusters(problem: SelectionProblem) -> list[list[int]]:
-    """Groups of features with similar values over the classes: the inner nodes of an average-linkage tree, two features or more."""
-    from scipy.cluster.hierarchy import linkage
-
-    centred = problem.value - problem.value.mean(1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    tree = linkage(centred / np.maximum(length, 1e-12), "average")
-    members = [[f] for f in range(problem.n_candidates)]
-    for left, right in tree[:, :2].astype(int):
-        members.append(members[left] + members[right])
-    return [sorted(group) for group in members[problem.n_candidates : -1]]
-
-
-def _build(
-    problem: SelectionProblem, asked: list[tuple[int, int]], seed: int, time_limit: float, gap: float
-) -> tuple[pyscipopt.Model, _Handler]:
+def _build(problem: SelectionProblem, seed: int, time_limit: float, gap: float) -> tuple[pyscipopt.Model, _Handler]:
     model = pyscipopt.Model("qpm")
     model.hideOutput()
     settings = {
@@ -226,19 +184,22 @@ def _build(
         "separating/maxroundsroot": 200,
         "separating/maxrounds": 5,
         "limits/gap": gap,
+        "branching/relpscost/initcand": 8,
+        "branching/relpscost/maxlookahead": 4,
+        "branching/relpscost/sbiterquot": 0.2,
+        "branching/relpscost/sbiterofs": 1000,
     }
     model.setParams(settings)
     top = np.sort(problem.value, axis=0)[-problem.k :].sum(0)
     lower = np.zeros(problem.n_candidates)
     lower[problem.required] = 1.0
-    handler = _Handler(problem, asked)
+    handler = _Handler(problem)
     s = [model.addVar(vtype="B", lb=lower[f], obj=float(problem.bias[f]), name=f"s{f}") for f in range(problem.n_candidates)]
     theta = [model.addVar(vtype="C", lb=None, ub=float(top[c]), obj=1.0, name=f"theta{c}") for c in range(problem.n_classes)]
     y = [model.addVar(vtype="C", lb=0.0, ub=1.0, obj=-float(problem.redundancy[i, j]), name=f"y{i}_{j}") for i, j in handler.pairs]
     model.setMaximize()
     model.addCons(pyscipopt.quicksum(s) == problem.n)
-    rest = model.addVar(vtype="C", lb=0.0, obj=-1.0, name="rest")
-    handler.bind(s, theta, y, rest)
+    handler.bind(s, theta, y)
     options = {
         "sepapriority": 1000,
         "enfopriority": -1,
@@ -253,19 +214,7 @@ def _build(
     return model, handler
 
 
-def _count_clusters(model: pyscipopt.Model, handler: _Handler) -> list[tuple]:
-    """An integer variable for the number of selected features of every cluster."""
-    problem, counts = handler.problem, []
-    if problem.n_candidates < _MIN_CLUSTERED:
-        return counts
-    for q, group in enumerate(clusters(problem)):
-        count = model.addVar(vtype="I", lb=0, ub=min(len(group), problem.n), name=f"count{q}")
-        model.addCons(pyscipopt.quicksum(handler.s[f] for f in group) - count == 0)
-        counts.append((count, group))
-    return counts
-
-
-def _submit(model: pyscipopt.Model, handler: _Handler, counts: list[tuple], candidate: Candidate) -> None:
+def _submit(model: pyscipopt.Model, handler: _Handler, candidate: Candidate) -> None:
     """Give SCIP the heuristic's selection as its first solution."""
     problem, solution = handler.problem, model.createSol()
     matrix = assign(problem, candidate.features).matrix
@@ -274,13 +223,10 @@ def _submit(model: pyscipopt.Model, handler: _Handler, counts: list[tuple], cand
     chosen[candidate.features] = True
     for f in candidate.features:
         model.setSolVal(solution, handler.s[f], 1.0)
-    for count, group in counts:
-        model.setSolVal(solution, count, float(chosen[group].sum()))
     for c, v in enumerate(values):
         model.setSolVal(solution, handler.theta[c], float(v))
     for p in np.flatnonzero(chosen[handler.pairs].all(1)):
         model.setSolVal(solution, handler.y[p], 1.0)
-    model.setSolVal(solution, handler.rest, float(handler.other[np.ix_(chosen, chosen)].sum()))
     model.addSol(solution)
 
 
@@ -302,12 +248,10 @@ def prove(
     gap : stop when (bound - objective) / |objective| is at most this.
     on_progress : called with incumbent and bound.
     """
-    asked = sorted({pair for cut in cuts or [] for pair in cut.pairs})
-    model, handler = _build(problem, asked, seed, time_limit, gap)
+    model, handler = _build(problem, seed, time_limit, gap)
     for cut in cuts or []:
         model.addCons(pyscipopt.quicksum(a * v for v, a in handler.terms(cut)) <= float(cut.right), removable=True)
-    counts = _count_clusters(model, handler)
-    _submit(model, handler, counts, start)
+    _submit(model, handler, start)
     model.includeEventhdlr(_Watch(on_progress, handler.trouble), "qpm_watch", "progress")
     model.optimize()
     if handler.trouble and not isinstance(handler.trouble[0], KeyboardInterrupt):

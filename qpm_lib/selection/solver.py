@@ -15,10 +15,12 @@ from qpm_lib.selection.bounds import RootBound, root_bound
 from qpm_lib.selection.cuts import Cut
 from qpm_lib.selection.heuristic import Candidate
 from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem, problem_objective, relative_gap
+from qpm_lib.selection.tree import split_bound
 
 log = logging.getLogger(__name__)
 _OPTIMAL = 1e-6
 _LOG_EVERY = 5.0
+_SCIP_WORK = 500.0  # relative gap x features x classes: above it SCIP does not move the bound in minutes
 
 
 class Progress(NamedTuple):
@@ -73,8 +75,8 @@ def _moved(cut: Cut, position: Int[np.ndarray, "features"]) -> Cut:
     )
 
 
-def _branch_and_cut(search: _Search, root: RootBound, gap: float, time_limit: float, seed: int) -> None:
-    """SCIP on the features that a selection better than the wanted gap can hold."""
+def _close(search: _Search, root: RootBound, gap: float, time_limit: float, seed: int) -> None:
+    """Branch and cut in SCIP on the features that a selection better than the wanted gap can hold; split first if that is hopeless."""
     problem, best = search.problem, search.best
     target = best.objective + gap * abs(best.objective)
     out, always = root.with_feature <= target, root.without_feature <= target
@@ -89,10 +91,27 @@ def _branch_and_cut(search: _Search, root: RootBound, gap: float, time_limit: fl
     narrow = problem.restrict(kept)
     narrow = replace(narrow, required=np.union1d(narrow.required, position[always]))
     log.info("%d of %d features left, %d of them fixed", len(kept), problem.n_candidates, len(narrow.required))
+    start, cuts = Candidate(position[best.features], best.objective), [_moved(cut, position) for cut in root.cuts]
+    work = (search.bound - target) / abs(best.objective) * narrow.value.size
+    if work > _SCIP_WORK:
+        search.stage = "splitting"
+        stop = time.monotonic() + time_limit
+        split = split_bound(
+            narrow,
+            start,
+            cuts=cuts,
+            bound=search.bound,
+            gap=gap,
+            has_time=lambda: time.monotonic() < stop,
+            on_progress=lambda found, bound: search.tell(Candidate(kept[found.features], found.objective), max(bound, excluded)),
+        )
+        search.tell(Candidate(kept[split.candidate.features], split.candidate.objective), max(split.value, excluded))
+        return
+    search.stage = "branch and cut"
     proof = scip.prove(
         narrow,
-        Candidate(position[best.features], best.objective),
-        cuts=[_moved(cut, position) for cut in root.cuts],
+        start,
+        cuts=cuts,
         gap=gap,
         time_limit=time_limit,
         seed=seed,
@@ -116,8 +135,7 @@ def _run(search: _Search, gap: float, time_limit: float, seed: int) -> None:
     rounded = np.sort(np.argsort(-root.point.s, kind="stable")[: problem.n])
     search.tell(heuristic.improve(problem, rounded, seed=seed, time_limit=max(0.0, left() / 3)), root.value)
     if relative_gap(search.best.objective, search.bound) > max(gap, _OPTIMAL) and left() > 0:
-        search.stage = "branch and cut"
-        _branch_and_cut(search, root, gap, left(), seed)
+        _close(search, root, gap, left(), seed)
 
 
 def solve(

@@ -1,8 +1,9 @@
-"""The quadratic programme as one would write it down, in cvxpy, solved by SCIP: for small instances and for reading."""
+"""The quadratic programme as one would write it down: in cvxpy for reading, and straight into SCIP to see how far that goes."""
 
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -78,5 +79,65 @@ def solve_readable(
     features = np.flatnonzero(s.value > 0.5)
     value = problem_objective(problem, features, weights[features].T)
     status = "optimal" if model.status == cp.OPTIMAL else "time_limit"
-    bound = value if status == "optimal" else float("inf")
+    bound = value if status == "optimal" else float(model.solver_stats.extra_stats.getDualbound())
     return Selection(features, weights[features].T, value, bound, relative_gap(value, bound), time.monotonic() - began, status)
+
+
+class PlainResult(NamedTuple):
+    """Best objective found (NaN if none), proven bound, their gap, and seconds."""
+
+    objective: float
+    bound: float
+    gap: float
+    seconds: float
+
+
+def solve_plain(
+    relevance: Float[np.ndarray, "features classes"],
+    redundancy: Float[np.ndarray, "features features"] | None,
+    *,
+    n_features: int,
+    n_per_class: int,
+    form: Literal["bilinear", "compact"] = "bilinear",
+    time_limit: float = 60.0,
+) -> PlainResult:
+    """The programme with all class weights as variables, given to SCIP as it is: to compare with, not to use.
+
+    Classes may have the same set here, which only makes the problem easier.
+
+    Parameters
+    ----------
+    form : `bilinear` as published (QPM, arXiv 2502.20130): products W s and s s. `compact`: W <= s and y_ij >= s_i + s_j - 1.
+    time_limit : seconds, building the model included.
+    """
+    import pyscipopt
+
+    began = time.monotonic()
+    problem = make_problem(relevance, redundancy, n_features=n_features, n_per_class=n_per_class)
+    f, c = problem.value.shape
+    model, total = pyscipopt.Model(), pyscipopt.quicksum
+    model.hideOutput()
+    s = [model.addVar(vtype="B") for _ in range(f)]
+    w = [[model.addVar(vtype="B") for _ in range(c)] for _ in range(f)]
+    used = [[w[i][j] * s[i] if form == "bilinear" else w[i][j] for j in range(c)] for i in range(f)]
+    model.addCons(total(s) == problem.n)
+    for j in range(c):
+        model.addCons(total(used[i][j] for i in range(f)) == problem.k)
+    if form == "compact":
+        for i in range(f):
+            for j in range(c):
+                model.addCons(w[i][j] <= s[i])
+    gain = [float(problem.value[i, j]) * used[i][j] for i in range(f) for j in range(c)]
+    for i, j in np.argwhere(np.triu(problem.redundancy, 1) > 0):
+        pair = s[i] * s[j]
+        if form == "compact":
+            pair = model.addVar(lb=0, ub=1)
+            model.addCons(pair >= s[i] + s[j] - 1)
+        gain.append(-float(problem.redundancy[i, j]) * pair)
+    objective = model.addVar(lb=None)
+    model.addCons(objective <= total(gain))
+    model.setObjective(objective, "maximize")
+    model.setParam("limits/time", max(1.0, time_limit - (time.monotonic() - began)))
+    model.optimize()
+    found, bound = float(model.getPrimalbound()) if model.getNSols() else float("nan"), float(model.getDualbound())
+    return PlainResult(found, bound, relative_gap(found, bound) if model.getNSols() else float("inf"), time.monotonic() - began)
