@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +38,19 @@ def test_boxes_parts_and_masks_agree(toy):
         inside = toy.parts.xy[row][toy.parts.visible[row]]
         assert (inside >= toy.boxes[row][:2]).all()
         assert (inside <= toy.boxes[row][:2] + toy.boxes[row][2:]).all()
+
+
+def test_parts_find_their_patches(toy):
+    rows = np.arange(0, len(toy), 9)
+    cells = toy.part_cells(rows, 8)
+    for row, cell in zip(rows, cells, strict=True):
+        width, height = toy.image(int(row)).size
+        np.testing.assert_array_equal(cell, (toy.parts.xy[row] * 8 / [width, height]).astype(int).clip(0, 7))
+        inside = toy.parts.visible[row]
+        patch = np.array([width, height]) / 8
+        assert (np.abs((cell[inside] + 0.5) * patch - toy.parts.xy[row][inside]) <= patch / 2 + 1e-6).all()
+    with pytest.raises(ValueError, match="no part locations"):
+        replace(toy, parts=None).part_cells(rows, 8)
 
 
 def test_scenes_draw_the_pictures_of_the_data_set_again(toy):

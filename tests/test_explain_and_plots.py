@@ -152,3 +152,26 @@ def test_plots_return_their_axes(planted, trained):
     bars = plotting.contribution_bars(plt.subplots()[1], np.array([2.0, -1.0]), np.array([1, 3]), colours)
     assert [round(b.get_width(), 3) for b in bars.patches] == [-1.0, 2.0]
     assert bars.get_title() == "logit = 1.00"
+
+
+def test_a_solve_is_drawn_while_it_runs(monkeypatch):
+    from qpm_lib import selection
+
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda figure, display_id: shown.append(figure) or Handle())
+
+    class Handle:
+        def update(self, what):
+            shown.append(what)
+
+    a = selection.simulated_relevance(40, 8, seed=0)
+    view = plotting.LiveSolve(every=0.0)
+    found = selection.solve(a, selection.redundancy(a, 10, 0.2), n_features=10, n_per_class=3, gap=0.0, on_progress=view)
+    assert len(shown) == len(view.history) >= 3
+    ax = view.finish(plt.subplots()[1])
+    best = next(line for line in ax.get_lines() if line.get_label() == "best selection")
+    assert best.get_ydata()[-1] == view.history[-1].objective
+    assert abs(view.history[-1].objective - found.objective) < 1e-6
+    low, high = ax.get_ylim()
+    assert low < found.objective < high
+    assert f"{100 * found.gap:.3f} %" in ax.get_title()

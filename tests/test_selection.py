@@ -70,6 +70,37 @@ def test_heuristic_is_close_on_toy_size():
     assert found.objective >= quick.objective >= 0.97 * found.objective
 
 
+# -- steering -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_shares_of_maps_near_a_part_and_near_the_peak():
+    maps = np.zeros((2, 3, 6, 6))
+    maps[:, 0, 2, 3] = 4.0  # all on row 2, column 3
+    maps[:, 1] = 1.0  # everywhere
+    maps[0, 2, 5, 5] = -1.0  # never fires
+    cells, seen = np.array([[3, 2], [0, 0]]), np.array([True, False])
+    np.testing.assert_allclose(selection.part_share(maps, cells, seen), [1.0, 9 / 36, 0.0])
+    np.testing.assert_allclose(selection.part_share(maps, cells, ~seen), [0.0, 4 / 36, 0.0])
+    np.testing.assert_allclose(selection.locality(maps), [1.0, 4 / 36, 0.0])
+    with pytest.raises(ValueError, match="none of 2 images shows the part"):
+        selection.part_share(maps, cells, seen & False)
+
+
+def test_a_wish_moves_the_selection_and_its_price_is_visible():
+    a = twins(seed=8)
+    r = selection.redundancy(a, 20)
+    options = {"n_features": 20, "n_per_class": 4, "gap": 0.0}
+    free = selection.solve(a, r, **options)
+    score = np.random.default_rng(0).random(len(a))
+    steered = selection.solve(a, r, **options, bias=20 * score)
+    assert score[steered.features].mean() > score[free.features].mean() + 0.1
+    assert selection.objective(a, r, steered.features, steered.assignment) < free.objective
+    wanted = np.setdiff1d(np.arange(len(a)), free.features)[:2].tolist()
+    forced = selection.solve(a, r, **options, required=wanted, forbidden=free.features[:2])
+    assert set(wanted) <= set(forced.features.tolist())
+    assert forced.objective < free.objective
+
+
 # -- constants ------------------------------------------------------------------------------------------------------------------------
 
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from selection_cases import exhaustive, instance, twins, wishes
 
 from qpm_lib import selection
-from qpm_lib.selection import cuts
+from qpm_lib.selection import cuts, heuristic
 from qpm_lib.selection.assignment import assign
 from qpm_lib.selection.bounds import root_bound
 from qpm_lib.selection.local import local_cut, subset_values
 from qpm_lib.selection.problem import make_problem
+from qpm_lib.selection.tree import split_bound
 
 
 def check(a, r, found, options, best):
@@ -57,6 +58,47 @@ def test_the_readable_model_has_the_same_optimum(seed):
     assert found.objective == pytest.approx(exhaustive(a, r, **options, **wanted), abs=1e-4)
     assert found.bound >= found.objective
     assert len({tuple(row) for row in found.assignment}) == a.shape[1]
+
+
+@pytest.mark.parametrize("seed", range(300, 330))
+def test_splitting_equals_exhaustive_search(seed):
+    """The stage for wide gaps, made to do all the work: without cuts to begin with and without SCIP."""
+    a, r, options = instance(seed)
+    wanted = wishes(seed, *a.shape, options["n_features"], options["n_per_class"]) if seed % 2 else {}
+    problem = make_problem(a, r, **options, **wanted)
+    allowed = np.setdiff1d(np.arange(problem.n_candidates), problem.forbidden)
+    problem, seen = problem.restrict(allowed), []
+    start = heuristic.evaluate(problem, heuristic.greedy(problem))
+    split = split_bound(problem, start, cuts=[], bound=1e9, gap=0.0, has_time=lambda: True, on_progress=lambda _, bound: seen.append(bound))
+    best = exhaustive(a, r, **options, **wanted)
+    assert split.value == pytest.approx(best, abs=1e-5)
+    assert split.candidate.objective == pytest.approx(best, abs=1e-6)
+    assert all(bound >= best - 1e-6 for bound in seen)
+
+
+def test_wide_gaps_are_split_and_the_answer_is_the_same(monkeypatch):
+    a = twins(f=64, c=16, seed=2)
+    r = selection.redundancy(a, 16, 0.3)
+    options = {"n_features": 16, "n_per_class": 4, "gap": 0.0, "time_limit": 120}
+    expected, seen = selection.solve(a, r, **options), []
+    monkeypatch.setattr("qpm_lib.selection.solver._SCIP_WORK", -1.0)
+    monkeypatch.setattr("qpm_lib.selection.bounds._STALL_SHARE", 10.0)  # little work for the cutting planes
+    found = selection.solve(a, r, **options, on_progress=seen.append)
+    assert "splitting" in {p.stage for p in seen}
+    assert found.objective == pytest.approx(expected.objective, abs=1e-6)
+    assert found.status == expected.status == "optimal"
+
+
+def test_plain_forms_agree_where_they_can_finish():
+    a = selection.simulated_relevance(18, 4, seed=1)
+    r = selection.redundancy(a, 6)
+    options = {"n_features": 6, "n_per_class": 2}
+    forms = [selection.solve_plain(a, r, **options, form=form) for form in ("bilinear", "compact")]
+    ours = selection.solve(a, r, **options, gap=0.0)
+    assert forms[0].objective == pytest.approx(forms[1].objective, rel=1e-5)
+    assert forms[0].gap <= 1e-6
+    assert ours.objective <= forms[0].objective + 1e-4  # classes may coincide there
+    np.testing.assert_array_equal(a, selection.simulated_relevance(18, 4, seed=1))
 
 
 def test_the_readable_model_refuses_what_it_cannot_do():
