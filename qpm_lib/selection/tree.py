@@ -19,8 +19,8 @@ from qpm_lib.selection.cuts import Cut, class_cuts, clique_cuts, descending, pai
 from qpm_lib.selection.heuristic import Candidate, evaluate
 from qpm_lib.selection.problem import SelectionProblem
 
-_WORKERS, _ROUNDS = 2, 8
-_TRIED, _TRIED_FIRST, _STEPS, _TRUSTED = 8, 32, 150, 3
+_WORKERS, _ROUNDS = 2, 3
+_TRIED, _TRIED_FIRST, _STEPS, _TRUSTED = 6, 32, 150, 3
 _MAX_ROWS_PER_CLASS, _MAX_ROWS = 3, 1500
 Limits = dict[Group, tuple[float, float]]
 
