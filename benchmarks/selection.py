@@ -10,6 +10,7 @@ the same instance (`selection.simulated_relevance`, seeded), the same time limit
 import argparse
 import json
 import logging
+import math
 import resource
 import subprocess
 import sys
@@ -86,12 +87,13 @@ def main() -> None:
     for job in jobs:
         out = subprocess.run([sys.executable, __file__, "--one", json.dumps(job)], capture_output=True, text=True, check=True)  # noqa: S603
         found = json.loads(out.stdout.splitlines()[-1])
-        gap = (found["bound"] - found["value"]) / abs(found["value"])
+        gap = 100 * max(0.0, found["bound"] - found["value"]) / abs(found["value"])
+        value, percent = ("none found", "-") if math.isnan(gap) else (f"{found['value']:.3f}", f"{gap:.2f} %")
         marks = " / ".join(f"{found['reached'][m]:.1f} s" if m in found["reached"] else "-" for m in ("1.0%", "0.5%", "0.1%"))
         f, c, *_ = SIZES[job["size"]]
         log.info(
-            f"| {f} x {c}, {job['rule']}, seed {job['seed']} | {found['pairs']} | {job['method']} | {found['value']:.3f} | {found['bound']:.3f} "
-            f"| {100 * max(0, gap):.2f} % | {found['seconds']:.1f} | {marks if job['method'] == 'ours' else ''} | {found['peak']:.2f} GB |"
+            f"| {f} x {c}, {job['rule']}, seed {job['seed']} | {found['pairs']} | {job['method']} | {value} | {found['bound']:.3f} "
+            f"| {percent} | {found['seconds']:.1f} | {marks if job['method'] == 'ours' else ''} | {found['peak']:.2f} GB |"
         )
 
 

@@ -21,12 +21,11 @@ from qpm_lib.selection.problem import Selection, make_problem, problem_objective
 @given(seed=st.integers(0, 10**6))
 def test_assignment_equals_enumeration(seed):
     rng = np.random.default_rng(seed)
-    n = int(rng.integers(2, 7))
+    n = int(rng.integers(2, 8))
     k = int(rng.integers(1, n + 1))
-    c = int(rng.integers(1, min(6, math.comb(n, k)) + 1))
-    a = rng.normal(size=(n, c))
-    if rng.random() < 0.7:
-        a = np.repeat(a[:, :1], c, axis=1) + 0.2 * rng.normal(size=(n, c)) * (rng.random(c) < 0.5)
+    c = int(rng.integers(1, min(20, math.comb(n, k)) + 1))
+    kinds = int(rng.integers(1, 4))  # classes of a kind are near-copies, so many want the same set
+    a = rng.normal(size=(n, kinds))[:, rng.integers(0, kinds, c)] + rng.choice([0, 0.05, 0.3, 2]) * rng.normal(size=(n, c))
     problem = make_problem(a, None, n_features=n, n_per_class=k)
     result = assign(problem, np.arange(n))
     value = problem_objective(problem, np.arange(n), result.matrix)

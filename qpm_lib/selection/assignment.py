@@ -41,29 +41,53 @@ def best_subsets(values: Float[np.ndarray, "n"], k: int, count: int) -> list[tup
     return found
 
 
-def _settle(
-    clashing: set[int], value: Float[np.ndarray, "n classes"], k: int, owners: dict[tuple[int, ...], list[int]]
-) -> tuple[dict[int, tuple[int, ...]], float]:
-    """Different sets for the clashing classes, and for every class whose set they might take."""
-    while True:
-        options = {c: best_subsets(value[:, c], k, len(clashing)) for c in sorted(clashing)}
-        touched = {owner for choices in options.values() for _, subset in choices for owner in owners.get(subset, ())}
-        if touched <= clashing:
-            break
-        clashing = clashing | touched
+def _settle(group: set[int], options: dict[int, list[tuple[float, tuple[int, ...]]]]) -> tuple[dict[int, tuple[int, ...]], float]:
+    """Different sets for a group of classes from their options, at the least loss."""
     from scipy.optimize import linear_sum_assignment
 
+    classes = sorted(group)
     columns: dict[tuple[int, ...], int] = {}
-    for choices in options.values():
-        for _, subset in choices:
+    for c in classes:
+        for _, subset in options[c]:
             columns.setdefault(subset, len(columns))
-    cost = np.full((len(options), len(columns)), np.inf)
-    for row, choices in enumerate(options.values()):
-        for loss, subset in choices:
+    cost = np.full((len(classes), len(columns)), np.inf)
+    for row, c in enumerate(classes):
+        for loss, subset in options[c]:
             cost[row, columns[subset]] = loss
     rows, chosen = linear_sum_assignment(cost)
-    subsets, classes = list(columns), list(options)
+    subsets = list(columns)
     return {classes[r]: subsets[q] for r, q in zip(rows, chosen, strict=True)}, float(cost[rows, chosen].sum())
+
+
+def _groups(
+    value: Float[np.ndarray, "n classes"], k: int, sets: list[tuple[int, ...]]
+) -> list[tuple[set[int], dict[int, list[tuple[float, tuple[int, ...]]]]]]:
+    """Classes that must be settled together, with the sets each might take: as many as the group has classes.
+
+    A group starts with the classes that want one set, and grows by every class and group that wants or might take one of its sets.
+    Groups have no set in common, so each can be settled by itself.
+    """
+    owners: dict[tuple[int, ...], set[int]] = defaultdict(set)
+    for c, subset in enumerate(sets):
+        owners[subset].add(c)
+    pending = [set(classes) for classes in owners.values() if len(classes) > 1]
+    done: list[tuple[set[int], dict]] = []
+    while pending:
+        group = pending.pop()
+        options = {c: best_subsets(value[:, c], k, len(group)) for c in sorted(group)}
+        wanted = {subset for choices in options.values() for _, subset in choices}
+        grown = group.union(*(owners[subset] for subset in wanted if subset in owners))
+        for other in [o for o in done if o[0] & grown or any(s in wanted for choices in o[1].values() for _, s in choices)]:
+            grown |= other[0]
+            done.remove(other)
+        for other in [o for o in pending if o & grown]:
+            grown |= other
+            pending.remove(other)
+        if grown == group:
+            done.append((group, options))
+        else:
+            pending.append(grown)
+    return done
 
 
 def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignment:
@@ -73,13 +97,10 @@ def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignm
         return _assign_sharing(problem, value)
     top = np.argsort(-value, axis=0, kind="stable")[: problem.k]
     sets = [tuple(sorted(top[:, c].tolist())) for c in range(problem.n_classes)]
-    owners: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for c, subset in enumerate(sets):
-        owners[subset].append(c)
-    clashing = {c for classes in owners.values() if len(classes) > 1 for c in classes}
     loss = 0.0
-    if clashing:
-        settled, loss = _settle(clashing, value, problem.k, owners)
+    for group, options in _groups(value, problem.k, sets):
+        settled, lost = _settle(group, options)
+        loss += lost
         for c, subset in settled.items():
             sets[c] = subset
     matrix = np.zeros((problem.n_classes, len(features)), bool)
