@@ -44,7 +44,7 @@ class Relaxation:
     def __init__(self, problem: SelectionProblem) -> None:
         import highspy
 
-        self.problem, self.infinite, self._infeasible = problem, highspy.kHighsInf, highspy.HighsModelStatus.kInfeasible
+        self.problem, self.infinite, self._status = problem, highspy.kHighsInf, highspy.HighsModelStatus
         f, c = problem.value.shape
         self.model = highspy.Highs()
         for name, setting in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
@@ -101,14 +101,18 @@ class Relaxation:
         self._limited = dict(limits)
 
     def run(self) -> float:
-        """Solve; the value, or minus infinity when no selection is left."""
+        """Solve, or go on for as many simplex steps as the model allows; the value, or minus infinity when no selection is left."""
         self.model.run()
-        infeasible = self.model.getModelStatus() == self._infeasible
+        infeasible = self.model.getModelStatus() == self._status.kInfeasible
         return -np.inf if infeasible else -self.model.getInfo().objective_function_value
 
     def solve(self) -> tuple[float, Point, Float[np.ndarray, "features"]]:
-        """Bound, fractional point and reduced costs of the features."""
+        """Bound, fractional point and reduced costs of the features; an infinite bound should HiGHS fail."""
         value = self.run()
+        if value > -np.inf and self.model.getModelStatus() != self._status.kOptimal:
+            self.model.clearSolver()
+            value = self.run()
+            value = value if self.model.getModelStatus() == self._status.kOptimal else np.inf
         solution = self.model.getSolution()
         x = np.array(solution.col_value)
         f, c = self.problem.value.shape

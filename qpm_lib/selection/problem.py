@@ -134,7 +134,7 @@ def make_problem(
         raise ValueError(f"redundancy is not symmetric (largest difference {np.abs(r - r.T).max():.3g}): use (R + R.T) / 2")
     if (r < 0).any() or np.diagonal(r).any():
         raise ValueError("redundancy must be non-negative with a zero diagonal: it is a penalty on pairs")
-    n, k = _whole("n_features", n_features), _whole("n_per_class", n_per_class)
+    n, k = whole_number("n_features", n_features), whole_number("n_per_class", n_per_class)
     if not 1 <= n <= f:
         raise ValueError(f"n_features (={n}) must be from 1 to the number of features (={f})")
     if not 1 <= k <= n:
@@ -149,7 +149,8 @@ def make_problem(
     return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k, wanted, unwanted, sharing)
 
 
-def _whole(name: str, value: object) -> int:
+def whole_number(name: str, value: object) -> int:
+    """The value as an int; a ValueError that names it when it is none."""
     try:
         return operator.index(value)
     except TypeError as error:
@@ -157,7 +158,7 @@ def _whole(name: str, value: object) -> int:
 
 
 def _indices(name: str, values: Iterable[object], count: int) -> Int[np.ndarray, "r"]:
-    found = np.array(sorted({_whole(name, v) for v in values}), int)
+    found = np.array(sorted({whole_number(name, v) for v in values}), int)
     if len(found) and not 0 <= found[0] <= found[-1] < count:
         raise ValueError(f"{name} holds {found[0] if found[0] < 0 else found[-1]}: features are numbered 0 to {count - 1}")
     return found
@@ -180,7 +181,7 @@ def _wishes(required: Iterable[object], forbidden: Iterable[object], f: int, n: 
 def _class_pairs(pairs: Iterable[tuple[object, object]], n_classes: int) -> tuple[tuple[int, int], ...]:
     found = []
     for pair in pairs:
-        ends = sorted(_whole("pair_constraints", c) for c in pair)
+        ends = sorted(whole_number("pair_constraints", c) for c in pair)
         if len(ends) != 2 or ends[0] == ends[1] or not 0 <= ends[0] <= ends[1] < n_classes:
             raise ValueError(f"pair_constraints holds {tuple(pair)}: two different classes from 0 to {n_classes - 1} are needed")
         found.append((ends[0], ends[1]))

@@ -14,7 +14,7 @@ from qpm_lib.selection.assignment import assign
 from qpm_lib.selection.bounds import RootBound, root_bound
 from qpm_lib.selection.cuts import Cut
 from qpm_lib.selection.heuristic import Candidate
-from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem, problem_objective, relative_gap
+from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem, problem_objective, relative_gap, whole_number
 from qpm_lib.selection.tree import split_bound
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def solve(
     """
     if not time_limit > 0 or not gap >= 0:
         raise ValueError(f"time_limit (={time_limit}) must be above 0 and gap (={gap}) at least 0")
-    if seed < 0:
+    if whole_number("seed", seed) < 0:
         raise ValueError(f"seed (={seed}) must be at least 0")
     problem = make_problem(
         relevance,
