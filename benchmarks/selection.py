@@ -1,10 +1,10 @@
 """The quadratic programme at growing size: the published bilinear form and the compact form on SCIP, and this project's solver.
 
-    python benchmarks/selection.py [--limit 60] [--sizes small cub] [--large]
+    python benchmarks/selection.py [--limit 60] [--sizes small cub]
 
 Prints a table (Markdown): objective, proven bound, gap, seconds and the peak memory of a process that does nothing else. Every method gets
 the same instance (`selection.simulated_relevance`, seeded), the same time limit and one thread.
-`--large` adds 2048 features x 1000 classes for this project's solver, which needs 10 minutes.
+The largest size takes minutes to prove anything: `--sizes imagenet --methods ours --gap 0.005 --limit 600`.
 """
 
 import argparse
@@ -32,7 +32,6 @@ def measure(size: str, rule: str, method: str, limit: float, gap: float, seed: i
     n_features, n_classes, n, k = SIZES[size]
     a = selection.simulated_relevance(n_features, n_classes, seed=seed)
     r = selection.redundancy(a, n, rule)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     reached: dict[str, float] = {}
     if method == "ours":
 
@@ -52,7 +51,6 @@ def measure(size: str, rule: str, method: str, limit: float, gap: float, seed: i
         "seconds": found.seconds,
         "reached": reached,
         "peak": peak / unit,
-        "before": before / unit,
         "pairs": int((r > 0).sum() // 2),
     }
 
@@ -67,7 +65,6 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per method and instance")
     parser.add_argument("--gap", type=float, default=0.0, help="gap at which our solver may stop")
-    parser.add_argument("--large", action="store_true", help="add 2048 x 1000, ours only, 600 s, gap 0.5 %%")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -80,8 +77,6 @@ def main() -> None:
         for seed in options.seeds
         for method in options.methods
     ]
-    if options.large:
-        jobs += [{"size": "imagenet", "rule": "as_coded", "method": "ours", "limit": 600.0, "gap": 0.005, "seed": s} for s in options.seeds]
     log.info("| instance | pairs | method | objective | bound | gap | seconds | 1 % / 0.5 % / 0.1 % reached after | peak memory |")
     log.info("|---|---|---|---|---|---|---|---|---|")
     for job in jobs:

@@ -34,12 +34,11 @@ _TOLERANCE = 1e-6
 
 
 class Proof(NamedTuple):
-    """What SCIP found: the best selection, an upper bound on every selection, how the search ended, and its nodes."""
+    """What SCIP found: the best selection, an upper bound on every selection, and how the search ended."""
 
     candidate: Candidate
     bound: float
     status: str
-    nodes: int
 
 
 def _guarded(answer: Callable) -> Callable:
@@ -261,4 +260,4 @@ def prove(
         solution = model.getBestSol()
         found = evaluate(problem, np.flatnonzero([model.getSolVal(solution, v) > 0.5 for v in handler.s]))
         best = found if found.objective > start.objective else start
-    return Proof(best, max(bound, best.objective), str(model.getStatus()), int(model.getNNodes()))
+    return Proof(best, max(bound, best.objective), str(model.getStatus()))

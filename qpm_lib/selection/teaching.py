@@ -2,11 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from qpm_lib.selection.problem import Selection, make_problem, problem_objective, relative_gap
 
@@ -17,18 +16,17 @@ def solve_readable(
     relevance: Float[np.ndarray, "features classes"],
     redundancy: Float[np.ndarray, "features features"] | None,
     *,
-    n_features: int,
-    n_per_class: int,
-    bias: Float[np.ndarray, "features"] | None = None,
-    required: Sequence[int] | Int[np.ndarray, "r"] = (),
-    forbidden: Sequence[int] | Int[np.ndarray, "q"] = (),
-    pair_constraints: Sequence[tuple[int, int]] = (),
     time_limit: float = 600.0,
+    **options: object,
 ) -> Selection:
     """The same problem and the same optimum as `solve`, for instances of up to 2000 class weights.
 
     Products of binaries are linearised: y_ij >= s_i + s_j - 1 stands for s_i s_j. Classes are made different round by round: solve,
     forbid every set that two classes share to all but one of them, solve again.
+
+    Parameters
+    ----------
+    options : n_features, n_per_class and wishes, as for `make_problem`.
 
     Raises
     ------
@@ -37,16 +35,7 @@ def solve_readable(
     """
     import cvxpy as cp
 
-    problem = make_problem(
-        relevance,
-        redundancy,
-        n_features=n_features,
-        n_per_class=n_per_class,
-        bias=bias,
-        required=required,
-        forbidden=forbidden,
-        pair_constraints=pair_constraints,
-    )
+    problem = make_problem(relevance, redundancy, **options)
     f, c = problem.value.shape
     if f * c > _MAX_VARIABLES:
         raise ValueError(f"{f} features x {c} classes exceed {_MAX_VARIABLES} class weights: use qpm_lib.selection.solve")

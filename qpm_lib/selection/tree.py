@@ -1,4 +1,4 @@
-"""A lower bound by splitting, for instances whose gap is too wide for SCIP.
+"""A tighter bound by splitting, for instances whose gap is too wide for SCIP.
 
 A tree of cases, the one with the highest bound first. A case is split on a feature, or on how many features of a cluster of similar ones
 are selected ("at most two of these eleven"): that moves the bound where one of many near-copies does not. Cases are solved with the
@@ -152,11 +152,10 @@ class _Worker:
 
 
 class SplitBound(NamedTuple):
-    """`value`: no selection is worth more, or none is worth more than the target. `candidate`: the best selection met. `nodes`: cases."""
+    """`value`: no selection is worth more. `candidate`: the best selection met."""
 
     value: float
     candidate: Candidate
-    nodes: int
 
 
 def split_bound(
@@ -180,7 +179,6 @@ def split_bound(
     workers = [_Worker(problem, cuts, groups) for _ in range(_WORKERS)]
     best, closed, records, number = start, -np.inf, {}, itertools.count(1)
     heap: list[tuple[float, int, Limits]] = [(-bound, 0, {})]
-    nodes = 0
     with ThreadPoolExecutor(_WORKERS) as pool:
         while heap and has_time():
             target = best.objective + gap * abs(best.objective)
@@ -195,7 +193,6 @@ def split_bound(
                 list(zip(workers, jobs, strict=False)),
             )
             for case in list(cases):
-                nodes += 1
                 for trial in case.trials:
                     seen = records.get(trial.group, _Record())
                     records[trial.group] = _Record(seen.down + trial.down, seen.up + trial.up, seen.count + 1)
@@ -206,4 +203,4 @@ def split_bound(
                 if not case.parts:
                     closed = max(closed, case.bound)
     value = max(-heap[0][0] if heap else -np.inf, closed)
-    return SplitBound(max(value, best.objective), best, nodes)
+    return SplitBound(max(value, best.objective), best)
