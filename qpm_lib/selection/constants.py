@@ -4,12 +4,13 @@ import logging
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from qpm_lib.config import read_redundancy_rule
 
 log = logging.getLogger(__name__)
 _STEPS = 24
+_BLOCK = 128
 
 
 def relevance(
@@ -26,8 +27,7 @@ def relevance(
     ------
     ValueError : for values that are not finite, a class without samples, fewer than two classes, or constant features.
     """
-    x = np.asarray(features, np.float64)
-    y = np.asarray(labels)
+    x, y = np.asarray(features), np.asarray(labels)
     if not np.isfinite(x).all():
         raise ValueError(f"features hold {int((~np.isfinite(x)).sum())} values that are not finite")
     if len(x) != len(y):
@@ -37,9 +37,8 @@ def relevance(
         raise ValueError("relevance needs at least two classes")
     if (counts == 0).any():
         raise ValueError(f"class {int(np.flatnonzero(counts == 0)[0])} has no samples: number the classes 0 to C-1 without gaps")
-    centred = x - x.mean(0)
-    spread = np.sqrt((centred**2).mean(0))
-    flat = spread <= 1e-9 * np.maximum(np.abs(x).max(0), 1e-300)
+    blocks = [_block(np.asarray(x[:, i : i + _BLOCK], np.float64), y, len(counts)) for i in range(0, x.shape[1], _BLOCK)]
+    means, spread, flat = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     if flat.any():
         names = np.flatnonzero(flat)
         if constant == "error":
@@ -50,10 +49,19 @@ def relevance(
     if flat.all():
         raise ValueError("all features are constant: the dense model has learned nothing")
     share = counts / len(y)
-    means = np.stack([centred[y == c].mean(0) for c in range(len(counts))], axis=1)
     a = means * np.sqrt(share / (1 - share)) / np.where(flat, 1.0, spread)[:, None]
     a[flat] = 0.0
     return a / np.abs(a).max()
+
+
+def _block(
+    x: Float[np.ndarray, "images block"], y: Int[np.ndarray, "images"], n_classes: int
+) -> tuple[Float[np.ndarray, "block classes"], Float[np.ndarray, "block"], Bool[np.ndarray, "block"]]:
+    """Class means around the mean, standard deviation, and whether a feature is constant; for a few features, to save memory."""
+    centred = x - x.mean(0)
+    spread = np.sqrt((centred**2).mean(0))
+    flat = spread <= 1e-9 * np.maximum(np.abs(x).max(0), 1e-300)
+    return np.stack([centred[y == c].mean(0) for c in range(n_classes)], axis=1), spread, flat
 
 
 def similarity(relevance: Float[np.ndarray, "features classes"]) -> Float[np.ndarray, "features features"]:
