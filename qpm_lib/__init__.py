@@ -9,11 +9,12 @@ from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
 from qpm_lib.runs import RunFolder, open_run
 from qpm_lib.seeding import seed_everything
+from qpm_lib.tradeoff import trade_off
 from qpm_lib.training import fine_tune, train_dense, train_linear_probe
 
 __version__ = "0.1.0"
 __all__ = [
     "DenseModel", "DinoQPM", "FeatureStore", "FrozenBackbone", "ImageDataset", "LinearProbe", "RunConfig", "RunFolder", "explain", "fine_tune",
     "load_backbone", "load_dataset", "load_profile", "load_scenes", "metrics", "open_run", "seed_everything", "selection",
-    "train_dense", "train_linear_probe",
+    "trade_off", "train_dense", "train_linear_probe",
 ]  # fmt: skip

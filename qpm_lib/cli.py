@@ -13,10 +13,18 @@ EPILOG = """examples:
   qpm run --profile toy --out runs/toy --set dense.epochs=30    change a setting: only what depends on it runs again
   qpm run --profile toy --out runs/toy --from 03         run chapters 03 to 06 again
   qpm run --profile cub --set data.root=CUB_200_2011 --set backbone.weights=dinov2_vitb14_reg4_pretrain.pth
+  qpm run --profile toy --out runs/sldd --set selection.method=sldd      a baseline: sldd or qsenn
+  qpm evaluate --table runs/toy runs/sldd                the comparison table of these runs
   qpm run --profile folder --set data.root=my_pictures --set backbone.name=toy --set adapter.hidden=256
 """
 RUN_HELP = """Runs the chapters 01 to 06 through papermill into a run folder: settings, results, figures, the model, the executed
 notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a stopped run goes on."""
+
+TABLE_HELP = """Puts finished runs into the published comparison table: table.md, table.csv and table.png. Runs that differ in nothing but the
+seed become one row with mean and spread, for example:
+  for s in 0 1 2; do for m in qpm sldd qsenn; do
+    qpm run --profile toy --out runs/$m-$s --set seed=$s --set selection.method=$m; done; done
+  qpm evaluate --table runs/*-[012]"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qpm", description="Interpretable image classification on frozen vision transformers.", epilog=EPILOG, formatter_class=raw
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | doctor")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | evaluate | doctor")
     run = commands.add_parser(
         "run",
         help="run the chapters into a run folder",
@@ -53,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         "--skip-damaged", action="store_true", help="leave out pictures that cannot be read, and record them (data.skip_damaged=true)"
     )
     run.add_argument("--verbose", action="store_true", help="show the log of every step")
+    compare = commands.add_parser("evaluate", help="tables of finished runs", description=TABLE_HELP, formatter_class=raw)
+    compare.add_argument("--table", nargs="+", type=Path, required=True, metavar="RUN", help="run folders")
+    compare.add_argument("--out", type=Path, default=Path("runs/table"), metavar="FOLDER", help="where the files go (default: runs/table)")
     commands.add_parser(
         "doctor", help="check this machine", description="One line per check; exit status 1 with the remedy when something is unusable."
     )
@@ -79,7 +90,7 @@ def _literal(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _parameters(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _parameters(texts: Sequence[str], chapters: Sequence[Any]) -> dict[str, dict[str, Any]]:
     from qpm_lib.runner import find_chapter
 
     values: dict[str, dict[str, Any]] = {}
@@ -87,7 +98,7 @@ def _parameters(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         chapter, dot, name = key.partition(".")
         if not dot:
             raise ValueError(f"--param {key!r} must name a chapter and a parameter, for example 05.n_features_shown=6")
-        values.setdefault(find_chapter(chapter), {})[name] = _literal(value)
+        values.setdefault(find_chapter(chapter, chapters), {})[name] = _literal(value)
     return values
 
 
@@ -104,7 +115,7 @@ def _print_table(rows: list[list[str]]) -> None:
 
 def _print_results(run: Any) -> None:
     from qpm_lib.artifacts import read_json
-    from qpm_lib.report import MODELS
+    from qpm_lib.table import METHODS, cell_text, single_cell
 
     metrics = read_json(run.path / "metrics.json")
     columns = {
@@ -115,19 +126,20 @@ def _print_results(run: Any) -> None:
         "contrastiveness": "contrastiveness",
     }
     rows = [["", *columns.values()]]
-    for key, name in MODELS.items():
-        rows.append([name, *("-" if metrics[key].get(c) is None else f"{100 * metrics[key][c]:.1f} %" for c in columns)])
+    for key, name in METHODS.items():
+        if key in metrics:
+            rows.append([name, *(cell_text(single_cell(metrics[key], c)._replace(interval=()), c) for c in columns)])
     _print_table(rows)
     s = read_json(run.path / "selection.json")
-    _show(
-        f"  selection: objective {s['objective']:.4f}, proven bound {s['bound']:.4f}, gap {100 * s['gap']:.3f} % ({s['status']}, {s['seconds']:.1f} s)"
-    )
+    if "objective" in s:
+        proof = f"objective {s['objective']:.4f}, proven bound {s['bound']:.4f}, gap {100 * s['gap']:.3f} % ({s['status']}, {s['seconds']:.1f} s)"
+        _show(f"  selection: {proof}")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from qpm_lib.config import load_profile
     from qpm_lib.report import build_report
-    from qpm_lib.runner import CHAPTERS, ChapterError, find_chapter, run_chapters
+    from qpm_lib.runner import ChapterError, chain, find_chapter, run_chapters
     from qpm_lib.runs import RunFolder
     from qpm_lib.seeding import choose_device
 
@@ -137,10 +149,11 @@ def _run(arguments: argparse.Namespace) -> int:
             settings[key] = str(Path(settings[key]).expanduser().resolve())
     config = load_profile(arguments.profile, **settings)
     choose_device(config.device)
-    start, only = (find_chapter(c) if c else None for c in (arguments.start, arguments.only))
-    parameters = _parameters(arguments.param)
+    chapters = chain(config)
+    start, only = (find_chapter(c, chapters) if c else None for c in (arguments.start, arguments.only))
+    parameters = _parameters(arguments.param, chapters)
     run = RunFolder((arguments.out or Path("runs") / arguments.profile).resolve(), config)
-    names = [c.name for c in CHAPTERS]
+    names = [c.name for c in chapters]
 
     def announce(name: str) -> None:
         _show(f"[{names.index(name) + 1}/{len(names)}] {name:<24} ", end="")
@@ -164,6 +177,20 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from qpm_lib.artifacts import write_atomically
+    from qpm_lib.table import read_runs, save_figure, table, to_csv, to_markdown
+
+    rows = table(read_runs(arguments.table))
+    markdown, sheet = to_markdown(rows), to_csv(rows)
+    write_atomically(arguments.out / "table.md", lambda temporary: temporary.write_text(markdown, encoding="utf-8"))
+    write_atomically(arguments.out / "table.csv", lambda temporary: temporary.write_text(sheet, encoding="utf-8"))
+    save_figure(rows, arguments.out / "table.png")
+    _show(markdown)
+    _show(f"written: {arguments.out / 'table.md'}, table.csv, table.png")
+    return 0
+
+
 def _doctor() -> int:
     from qpm_lib.doctor import examine
 
@@ -182,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if getattr(arguments, "verbose", False) else logging.WARNING, format="%(name)s: %(message)s")
     try:
-        return _doctor() if arguments.command == "doctor" else _run(arguments)
+        return {"doctor": lambda _: _doctor(), "evaluate": _evaluate, "run": _run}[arguments.command](arguments)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; run the same command again to go on\n")
         return 130

@@ -67,10 +67,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """The quadratic programme: n features in all, k per class, the redundancy rule, and when to stop."""
+    """How features and class weights are picked: n features in all, k per class.
 
+    `method` is the quadratic programme (`qpm`, with its redundancy rule and when to stop) or one of the two sparse linear baselines, in
+    which a class has k features on average. `rounds` is the schedule of Q-SENN: `intended` by its paper (a seventh of the epochs in each
+    of three rounds, the rest in the last, falling learning rate), or four equal ones as the DINO-QPM release ran it.
+    """
+
+    method: Literal["qpm", "sldd", "qsenn"] = "qpm"
     n_features: int = 24
     n_per_class: int = 5
+    rounds: Literal["intended", "released"] = "intended"
     redundancy: str = "as_coded"
     gap: float = 0.005
     time_limit: float = 600.0
@@ -123,6 +130,12 @@ PROFILES: Mapping[str, RunConfig] = {
     ),
     "cub": _PUBLISHED,
     "folder": replace(_PUBLISHED, profile="folder", data=DataConfig(kind="folder")),
+}
+
+# What choosing a baseline changes in the fine-tuning of a profile, as published; epochs are times those of the profile.
+_BASELINES: Mapping[str, tuple[float, Mapping[str, float]]] = {
+    "sldd": (2.0, {"dropout": 0.1, "diversity": 0.196, "l1_maps": 0.0, "l1_vector": 0.0}),
+    "qsenn": (2.8, {"dropout": 0.1, "diversity": 0.196, "l1_maps": 0.0, "l1_vector": 0.0}),
 }
 
 # What each stage's result depends on; a stage also depends on everything the stages before it depend on.
@@ -243,7 +256,7 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
 
 
 def load_profile(name: str, **overrides: Any) -> RunConfig:
-    """Settings of a named profile.
+    """Settings of a named profile. Choosing `selection.method` also brings that method's own fine-tuning, unless it is set as well.
 
     Parameters
     ----------
@@ -256,7 +269,10 @@ def load_profile(name: str, **overrides: Any) -> RunConfig:
     """
     if name not in PROFILES:
         raise ValueError(f"unknown profile {name!r}: choose from {', '.join(PROFILES)}")
-    return with_settings(PROFILES[name], overrides)
+    config = PROFILES[name]
+    longer, changes = _BASELINES.get(str(overrides.get("selection.method")), (1.0, {}))
+    tuning = replace(config.fine_tune, epochs=round(longer * config.fine_tune.epochs), **changes)
+    return with_settings(replace(config, fine_tune=tuning), overrides)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> RunConfig:

@@ -1,4 +1,4 @@
-"""The finished classifier: n shared features, k of them per class, and an explanation that adds up to the score."""
+"""The finished classifier: n shared features, few of them per class, and an explanation that adds up to the score."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from qpm_lib.adapter import Adapter, DenseModel, Output
 from qpm_lib.artifacts import read_json
 from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.config import AdapterConfig
-from qpm_lib.selection.problem import Selection
+from qpm_lib.selection import Selection, SparseSelection
 from qpm_lib.serialisation import load_module, save_module
 
 _MIN_STD = 1e-6
@@ -33,9 +33,10 @@ class Explanation(NamedTuple):
 
     Attributes
     ----------
-    target : class of each picture. features : positions (0 to n-1) of its k features.
-    contributions : what each of them adds to the logit; their sum is the logit. maps : (B, k, g, g), each sums to the part of its
-    contribution that depends on the picture: `contribution + mean / std`.
+    target : class of each picture. features : positions (0 to n-1) of its k features, ascending.
+    contributions : what each of them adds to the logit; their sum is the logit minus the bias of the class (a QPM has none).
+    maps : (B, k, g, g), each sums to the part of its contribution that depends on the picture: `contribution + weight * mean / std`.
+    Where classes have different numbers of features, k is the largest; the rest are features with weight zero.
     """
 
     target: Int[Tensor, "batch"]
@@ -44,25 +45,39 @@ class Explanation(NamedTuple):
     maps: Float[Tensor, "batch k g g"]
 
 
-class BinaryHead(nn.Module):
-    """Class layer with fixed binary weights and no bias on normalised features (BLDD layer): logit_c = sum_f W_cf (f_f - mean_f) / std_f.
+class FixedHead(nn.Module):
+    """Class layer with fixed weights on normalised features: logit_c = sum_f W_cf (f_f - mean_f) / std_f + b_c.
 
-    Mean and standard deviation are those of the dense training features, frozen; the latter is at least 1e-6.
+    Binary W without bias is the layer of QPM (BLDD); sparse real W with a bias is that of the baselines. Mean and standard deviation are
+    those of the dense training features, the latter at least 1e-6; frozen, or trained along where `trainable` says so.
     """
 
-    def __init__(self, assignment: Bool[Tensor, "classes n"], mean: Float[Tensor, "n"], std: Float[Tensor, "n"]) -> None:
+    def __init__(
+        self,
+        weight: Float[Tensor, "classes n"],
+        bias: Float[Tensor, "classes"],
+        *,
+        mean: Float[Tensor, "n"],
+        std: Float[Tensor, "n"],
+        trainable: bool = False,
+    ) -> None:
         super().__init__()
-        self.register_buffer("weight", assignment.float())
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("std", std.float().clamp_min(_MIN_STD))
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("bias", bias.float())
+        self.mean = nn.Parameter(mean.float(), requires_grad=trainable)
+        self.std = nn.Parameter(std.float().clamp_min(_MIN_STD), requires_grad=trainable)
+
+    def normalise(self, vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        """(f - mean) / std."""
+        return (vector - self.mean) / self.std.clamp_min(_MIN_STD)
 
     def forward(self, vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch classes"]:
         """Class scores."""
-        return ((vector - self.mean) / self.std) @ self.weight.T
+        return self.normalise(vector) @ self.weight.T + self.bias
 
 
 class DinoQPM(nn.Module):
-    """Adapter for the selected features and a binary class layer, on a frozen backbone.
+    """Adapter for the selected features and a fixed sparse class layer, on a frozen backbone.
 
     Called with tokens it returns `Output`; `predict` and `explain` take pictures and need the backbone.
 
@@ -71,9 +86,11 @@ class DinoQPM(nn.Module):
     features : (n,) indices of the selected features in the dense model. class_names : C names.
     """
 
-    def __init__(self, adapter: Adapter, head: BinaryHead, *, features: Int[Tensor, "n"], class_names: Sequence[str]) -> None:
+    def __init__(
+        self, adapter: Adapter, head: FixedHead, *, features: Int[Tensor, "n"], class_names: Sequence[str], dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.adapter, self.head = adapter, head
+        self.adapter, self.head, self.dropout = adapter, head, nn.Dropout(dropout)
         self.register_buffer("features", features)
         self.class_names = tuple(class_names)
         self._backbone: list[FrozenBackbone] = []
@@ -81,9 +98,18 @@ class DinoQPM(nn.Module):
 
     @classmethod
     def from_dense(
-        cls, dense: DenseModel, selection: Selection, *, mean: Float[Tensor, "n"], std: Float[Tensor, "n"], class_names: Sequence[str]
+        cls,
+        dense: DenseModel,
+        selection: Selection | SparseSelection,
+        *,
+        mean: Float[Tensor, "n"],
+        std: Float[Tensor, "n"],
+        class_names: Sequence[str],
+        dropout: float = 0.0,
     ) -> "DinoQPM":
         """Cut a dense model down to a selection; `mean` and `std` are those of the selected dense training features.
+
+        The baselines train mean and standard deviation along, as published.
 
         Raises
         ------
@@ -94,17 +120,18 @@ class DinoQPM(nn.Module):
             theirs = f"{selection.assignment.shape[0]} classes, features up to {selection.features.max()}"
             raise ValueError(f"the selection ({theirs}) does not fit the dense model ({c} classes, {f} features): select again")
         features = torch.as_tensor(selection.features)
-        head = BinaryHead(torch.as_tensor(selection.assignment), mean, std)
-        return cls(dense.adapter.keep(features), head, features=features, class_names=class_names)
+        weight, bias = torch.as_tensor(selection.weight), torch.as_tensor(selection.bias)
+        head = FixedHead(weight, bias, mean=mean, std=std, trainable=isinstance(selection, SparseSelection))
+        return cls(dense.adapter.keep(features), head, features=features, class_names=class_names, dropout=dropout)
 
     def forward(self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]) -> Output:
         """Maps and vector of the n selected features, and logits."""
         maps, vector = self.adapter.features(patches, cls)
-        return Output(maps, vector, self.head(vector.float()))
+        return Output(maps, vector, self.head(self.dropout(vector.float())))
 
     @property
     def class_weight(self) -> Float[Tensor, "classes n"]:
-        """The binary weights W, transposed: one row per class."""
+        """W: one row per class."""
         return self.head.weight
 
     @property
@@ -114,11 +141,11 @@ class DinoQPM(nn.Module):
 
     @property
     def n_per_class(self) -> int:
-        """k, the number of features of each class."""
-        return int(self.head.weight[0].sum())
+        """k, the number of features of each class; the largest where they differ."""
+        return int((self.head.weight != 0).sum(1).max())
 
     def explain_tokens(self, out: Output, target: Int[Tensor, "batch"]) -> Explanation:
-        """Exact local explanation from an output: E_f[p] = M_f[p] / (std_f P) for the features of the class (method section 6).
+        """Exact local explanation from an output: E_f[p] = W_cf M_f[p] / (std_f P) for the features of the class (method section 6).
 
         Raises
         ------
@@ -133,14 +160,15 @@ class DinoQPM(nn.Module):
             maps = maps / maps[0, 0].numel()
         else:
             raise ValueError(f"adapter.pooling (={pooling!r}) uses the CLS token, which has no place in the picture: train with avg or max")
-        k = self.n_per_class
-        chosen = torch.nonzero(self.head.weight[target])[:, 1].view(len(target), k)
+        weights = self.head.weight[target]
+        chosen = (weights != 0).float().sort(dim=1, descending=True, stable=True).indices[:, : self.n_per_class].sort(1).values
         rows = torch.arange(len(target), device=chosen.device)[:, None]
-        std, mean = self.head.std[chosen], self.head.mean[chosen]
-        return Explanation(target, chosen, (out.vector.float()[rows, chosen] - mean) / std, maps[rows, chosen] / std[..., None, None])
+        used, std = weights[rows, chosen], self.head.std.detach().clamp_min(_MIN_STD)[chosen]
+        contributions = used * self.head.normalise(out.vector.float())[rows, chosen]
+        return Explanation(target, chosen, contributions.detach(), maps[rows, chosen] * (used / std)[..., None, None])
 
     def local_map(self, out: Output, target: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
-        """The k maps of a class added up; the sum over the picture is the logit plus a constant of the class."""
+        """The maps of a class added up; the sum over the picture is the logit plus a constant of the class."""
         return einsum(self.explain_tokens(out, target).maps, "b k y x -> b y x")
 
     # -- pictures ---------------------------------------------------------------------------------------------------------------
@@ -229,14 +257,14 @@ class DinoQPM(nn.Module):
         card = read_json(folder / "model.json")
         try:
             n, c, k = card["n_features"], len(card["class_names"]), card["n_per_class"]
-            head = BinaryHead(torch.zeros(c, n, dtype=torch.bool), torch.zeros(n), torch.ones(n))
+            head = FixedHead(torch.zeros(c, n), torch.zeros(c), mean=torch.zeros(n), std=torch.ones(n))
             adapter = Adapter(card["width"], AdapterConfig(**card["adapter"]))
             dict(card["backbone"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / 'model.json'} does not describe a QPM ({type(error).__name__}: {error})") from error
         model = cls(adapter, head, features=torch.zeros(n, dtype=torch.long), class_names=card["class_names"])
         load_module(model, folder)
-        if not (model.head.weight.sum(1) == k).all():
-            raise ValueError(f"{folder} contradicts itself: a class does not have n_per_class (={k}) features")
+        if model.n_per_class != k:
+            raise ValueError(f"{folder} contradicts itself: its classes have up to {model.n_per_class} features, not n_per_class (={k})")
         model._card = card
         return model.eval()

@@ -17,7 +17,7 @@ Image = Float[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w 3"]
 
 def feature_colours(weight: Bool[np.ndarray, "classes n"] | Float[np.ndarray, "classes n"]) -> list[str]:
     """One colour per feature; two features of the same class share a colour only when the palette is exhausted."""
-    used = np.asarray(weight) > 0
+    used = np.asarray(weight) != 0
     together = (used.T.astype(int) @ used) > 0
     colours: list[int] = []
     for f in range(used.shape[1]):
@@ -174,18 +174,22 @@ def class_order(weight: Float[np.ndarray, "classes n"]) -> tuple[Int[np.ndarray,
     from scipy.cluster.hierarchy import leaves_list, linkage
 
     def order(rows: np.ndarray) -> np.ndarray:
-        return leaves_list(linkage(rows > 0, "average", metric="jaccard", optimal_ordering=True)) if len(rows) > 2 else np.arange(len(rows))
+        return (
+            leaves_list(linkage(rows != 0, "average", metric="jaccard", optimal_ordering=True)) if len(rows) > 2 else np.arange(len(rows))
+        )
 
     return order(weight), order(weight.T)
 
 
 def class_feature_matrix(ax: Axes, weight: Float[np.ndarray, "classes n"], class_names: Sequence[str], colours: Sequence[str]) -> Axes:
-    """Which class uses which feature, ordered so that neighbours share features."""
+    """Which class uses which feature, ordered so that neighbours share features; hollow squares are negative weights."""
     classes, features = class_order(weight)
     for y, c in enumerate(classes):
         for x, f in enumerate(features):
-            if weight[c, f] > 0:
-                ax.scatter(x, y, s=38, marker="s", color=colours[f], edgecolors="black", linewidths=0.4)
+            if weight[c, f]:
+                negative = weight[c, f] < 0
+                face, edge, line = ("white", colours[f], 1.5) if negative else (colours[f], "black", 0.4)
+                ax.scatter(x, y, s=38, marker="s", facecolors=face, edgecolors=edge, linewidths=line)
     ax.set_xticks(range(len(features)), [str(f) for f in features], fontsize=7)
     ax.set_yticks(range(len(classes)), [class_names[c] for c in classes], fontsize=7)
     ax.set(xlabel="feature", xlim=(-0.7, len(features) - 0.3), ylim=(len(classes) - 0.3, -0.7))
@@ -194,13 +198,15 @@ def class_feature_matrix(ax: Axes, weight: Float[np.ndarray, "classes n"], class
     return ax
 
 
-def contribution_bars(ax: Axes, contributions: Float[np.ndarray, "k"], features: Int[np.ndarray, "k"], colours: Sequence[str]) -> Axes:
-    """What each feature adds to the logit, largest on top; the title gives their sum, which is the logit."""
+def contribution_bars(
+    ax: Axes, contributions: Float[np.ndarray, "k"], features: Int[np.ndarray, "k"], colours: Sequence[str], *, bias: float = 0.0
+) -> Axes:
+    """What each feature adds to the logit, largest on top; the title gives the logit: their sum, and the bias where there is one."""
     order = np.argsort(contributions)
     ax.barh(range(len(order)), contributions[order], color=[colours[features[i]] for i in order], edgecolor="black", linewidth=0.5)
     ax.set_yticks(range(len(order)), [f"feature {features[i]}" for i in order], fontsize=8)
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_title(f"logit = {contributions.sum():.2f}", fontsize=9)
+    ax.set_title(f"logit = {contributions.sum() + bias:.2f}" + (f" (bias {bias:.2f})" if bias else ""), fontsize=9)
     ax.tick_params(axis="x", labelsize=8)
     return ax
 
@@ -213,6 +219,23 @@ def confusion_matrix(ax: Axes, counts: Int[np.ndarray, "classes classes"], class
     ax.set_xticks(range(len(class_names)), class_names, rotation=90, fontsize=6)
     ax.set_yticks(range(len(class_names)), class_names, fontsize=6)
     ax.set(xlabel="predicted", ylabel="true")
+    return ax
+
+
+def trade_off_curve(ax: Axes, points: Sequence, name: str) -> Axes:
+    """Accuracy, plausibility, SID and contrastiveness against `n_features` or `n_per_class` (`qpm_lib.trade_off`), with their intervals."""
+    points = sorted(points, key=lambda p: getattr(p, name))
+    x = [getattr(p, name) for p in points]
+    for j, measure in enumerate(("accuracy", "plausibility", "sid", "contrastiveness")):
+        values = [p.evaluation.values[measure] for p in points]
+        if None in values:
+            continue
+        ends = np.array([p.evaluation.intervals.get(measure, (v, v)) for p, v in zip(points, values, strict=True)])
+        spread = np.abs(ends.T - values) * 100
+        ax.errorbar(x, 100 * np.array(values), yerr=spread, fmt="o-", capsize=2, color=PALETTE[j], label=measure)
+    ax.set(xlabel={"n_features": "features in all (n)", "n_per_class": "features per class (k)"}[name], xticks=x)
+    ax.grid(axis="y", alpha=0.3)
+    ax.legend(fontsize=8)
     return ax
 
 

@@ -3,15 +3,16 @@
 import html
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from qpm_lib.artifacts import read_json, write_atomically
 from qpm_lib.metrics.evaluation import MEASURES
-from qpm_lib.runner import CHAPTERS
+from qpm_lib.runner import Chapter, chain
 from qpm_lib.runs import RunFolder
+from qpm_lib.table import METHODS, cell_text, single_cell
 
-MODELS = {"linear_probe": "CLS linear probe", "dense": "dense model", "qpm": "QPM"}
 _MATH = re.compile(r"```.*?```|`[^`\n]*`|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\d$])", re.DOTALL)
 _STYLE = """
 :root { --ink: #1c2430; --pale: #f3f5f8; --line: #d5dbe3; --accent: #0b5c8f; }
@@ -43,10 +44,8 @@ _FIGURES = {
 }
 
 
-def _page(title: str, body: str, prefix: str = "") -> str:
-    links = [f'<a href="{prefix}index.html">Report</a>'] + [
-        f'<a href="{prefix}{c.name}.html">{html.escape(_chapter_title(c.name))}</a>' for c in CHAPTERS
-    ]
+def _page(title: str, body: str, chapters: Sequence[Chapter]) -> str:
+    links = ['<a href="index.html">Report</a>'] + [f'<a href="{c.name}.html">{html.escape(_chapter_title(c.name))}</a>' for c in chapters]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f"<head>{meta}<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
     return f'<!doctype html><html lang="en">{head}<body><nav>{" ".join(links)}</nav><main>{body}</main></body></html>'
@@ -70,7 +69,7 @@ def _mathml(markdown: str) -> str:
     return _MATH.sub(replace, markdown)
 
 
-def _chapter_page(notebook: Path) -> str:
+def _chapter_page(notebook: Path, chapters: Sequence[Chapter]) -> str:
     """An executed notebook as one HTML page."""
     import nbformat
     from nbconvert import HTMLExporter
@@ -86,19 +85,15 @@ def _chapter_page(notebook: Path) -> str:
                 output.metadata["image/png"] = {"alt": f"Figure of the section: {heading}"}
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(book)
-    return _page(_chapter_title(notebook.stem), body)
-
-
-def _number(value: Any, percent: bool) -> str:
-    return "not available" if value is None else f"{100 * value:.1f} %" if percent else f"{value:.3f}"
+    return _page(_chapter_title(notebook.stem), body, chapters)
 
 
 def comparison_rows(metrics: dict[str, Any]) -> list[list[str]]:
     """Rows of the comparison table: a heading, then one row per model."""
     rows = [["model", *MEASURES.values()]]
-    for key, name in MODELS.items():
+    for key, name in METHODS.items():
         if key in metrics:
-            rows.append([name, *(_number(metrics[key].get(m), m not in ("structural_grounding", "attribute_alignment")) for m in MEASURES)])
+            rows.append([name, *(cell_text(single_cell(metrics[key], m), m) for m in MEASURES)])
     return rows
 
 
@@ -117,20 +112,22 @@ def _summary(run: RunFolder) -> str:
     parts.append(f"<h1>Run {html.escape(run.path.name)}</h1><p>{listed}.</p>")
     metrics = run.path / "metrics.json"
     if metrics.exists():
-        parts.append("<h2>Results</h2>" + _table(list(map(list, zip(*comparison_rows(read_json(metrics)), strict=True)))))
+        results = read_json(metrics)
+        parts.append("<h2>Results</h2>" + _table(list(map(list, zip(*comparison_rows(results), strict=True)))))
         parts.append(
-            "<p>Every model is the last epoch's; nothing was chosen on test pictures. Plausibility compares with the chance value below it.</p>"
+            "<p>Every model is the last epoch's; nothing was chosen on test pictures. Plausibility compares with the chance value below it. "
+            "In brackets: 95 % intervals, from resampling the test pictures.</p>"
         )
+        reasons = dict.fromkeys(note for result in results.values() for note in result["notes"].values())
+        parts += [f"<p>Not available: {html.escape(note)}.</p>" for note in reasons]
     selection = run.path / "selection.json"
     if selection.exists():
         s = read_json(selection)
-        rows = [
-            ["selection", "value"],
-            ["features selected", str(len(s["features"]))],
-            ["objective", f"{s['objective']:.4f}"],
-            ["proven bound", f"{s['bound']:.4f}"],
-            ["gap", f"{100 * s['gap']:.3f} %"],
-            ["status", s["status"]],
+        rows = [["selection", "value"], ["features selected", str(len(s["features"]))]]
+        if "objective" in s:
+            rows += [["objective", f"{s['objective']:.4f}"], ["proven bound", f"{s['bound']:.4f}"], ["gap", f"{100 * s['gap']:.3f} %"]]
+        rows += [
+            ["status" if "status" in s else "method", s.get("status", METHODS.get(s.get("method"), ""))],
             ["seconds", f"{s['seconds']:.1f}"],
         ]
         parts.append("<h2>Selection</h2>" + _table(rows))
@@ -139,7 +136,7 @@ def _summary(run: RunFolder) -> str:
 
 def _chapter_table(run: RunFolder) -> str:
     rows = [["chapter", "status", "seconds"]]
-    for chapter in CHAPTERS:
+    for chapter in chain(run.config):
         entry = run.results.get(chapter.name, {})
         rows.append([_chapter_title(chapter.name), entry.get("status", "not run"), str(entry.get("seconds", ""))])
     return "<h2>Chapters</h2>" + _table(rows)
@@ -157,13 +154,16 @@ def build_report(run: RunFolder) -> Path:
             figures.append(
                 f'<figure><img src="figures/{path.name}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
             )
-    for chapter in CHAPTERS:
+    chapters = chain(run.config)
+    for chapter in chapters:
         notebook = run.path / "notebooks" / f"{chapter.name}.ipynb"
         page = (
-            _chapter_page(notebook) if notebook.exists() else _page(_chapter_title(chapter.name), "<p>This chapter has not been run.</p>")
+            _chapter_page(notebook, chapters)
+            if notebook.exists()
+            else _page(_chapter_title(chapter.name), "<p>This chapter has not been run.</p>", chapters)
         )
         write_atomically(folder / f"{chapter.name}.html", lambda temporary, page=page: temporary.write_text(page, encoding="utf-8"))
     index = folder / "index.html"
-    page = _page(f"Run {run.path.name}", _summary(run) + "".join(figures) + _chapter_table(run))
+    page = _page(f"Run {run.path.name}", _summary(run) + "".join(figures) + _chapter_table(run), chapters)
     write_atomically(index, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return index

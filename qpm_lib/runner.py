@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,15 @@ CHAPTERS = (
     Chapter("05_explanations", "model", ("04_fine_tuning",)),
     Chapter("06_evaluation", "model", ("04_fine_tuning",), ("metrics.json",)),
 )
+SPARSE = CHAPTERS[2]._replace(name="03_sparse_linear_model")
+
+
+def chain(config: RunConfig) -> tuple[Chapter, ...]:
+    """The chapters of a run; the baselines have their own chapter 3."""
+    if config.selection.method == "qpm":
+        return CHAPTERS
+    names = {CHAPTERS[2].name: SPARSE.name}
+    return tuple(c._replace(name=names.get(c.name, c.name), needs=tuple(names.get(n, n) for n in c.needs)) for c in CHAPTERS)
 
 
 class ChapterError(RuntimeError):
@@ -61,16 +70,16 @@ def notebooks_folder() -> Path:
     raise ValueError("the notebooks were not found: run qpm in a checkout of the project")
 
 
-def find_chapter(text: str) -> str:
+def find_chapter(text: str, chapters: Sequence[Chapter] = CHAPTERS) -> str:
     """Name of the chapter that starts with `text`, such as `03`.
 
     Raises
     ------
     ValueError : when there is none.
     """
-    matches = [c.name for c in CHAPTERS if c.name == text or c.name.startswith(f"{text}_")]
+    matches = [c.name for c in chapters if c.name == text or c.name.startswith(f"{text}_")]
     if len(matches) != 1:
-        raise ValueError(f"unknown chapter {text!r}: choose from {', '.join(c.name[:2] for c in CHAPTERS)}")
+        raise ValueError(f"unknown chapter {text!r}: choose from {', '.join(c.name[:2] for c in chapters)}")
     return matches[0]
 
 
@@ -92,7 +101,7 @@ def check_parameters(notebook: Path, parameters: Collection[str]) -> None:
 def _keys(config: RunConfig, folder: Path, parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """For every chapter a hash of all that its result depends on."""
     keys: dict[str, str] = {}
-    for chapter in CHAPTERS:
+    for chapter in chain(config):
         source = hashlib.sha256((folder / f"{chapter.name}.ipynb").read_bytes()).hexdigest()
         parts = [
             stage_key(config, chapter.stage),
@@ -180,13 +189,14 @@ def run_chapters(
     notebooks, given = notebooks_folder(), parameters or {}
     _prepare(run, notebooks, given)
     keys = _keys(run.config, notebooks, given)
-    names = [c.name for c in CHAPTERS]
+    all_chapters = chain(run.config)
+    names = [c.name for c in all_chapters]
     forced = {only} if only else set(names[names.index(start) :]) if start else set()
     reports: list[ChapterReport] = []
     try:
         with FileLock(run.path / ".lock", timeout=0):
-            chapters = [CHAPTERS[names.index(only)]] if only else CHAPTERS
-            missing = [n for n in chapters[0].needs if only and not _is_current(run, CHAPTERS[names.index(n)], keys[n])]
+            chapters = [all_chapters[names.index(only)]] if only else all_chapters
+            missing = [n for n in chapters[0].needs if only and not _is_current(run, all_chapters[names.index(n)], keys[n])]
             if missing:
                 wanted = f"chapter {only} needs {', '.join(missing)}"
                 raise ValueError(f"{wanted}, which is missing or was made with other settings: run without --only")

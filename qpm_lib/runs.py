@@ -15,7 +15,7 @@ from qpm_lib.data import ImageDataset, load_dataset
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
 from qpm_lib.seeding import choose_device
-from qpm_lib.selection.problem import Selection
+from qpm_lib.selection import Selection, SparseSelection
 
 
 class RunFolder:
@@ -129,11 +129,11 @@ class RunFolder:
         self._check_made_by(self.path / "dense" / "model.json", "dense", "02")
         return DenseModel.load(self.path / "dense").to(choose_device(self.config.device))
 
-    def save_selection(self, selection: Selection) -> None:
+    def save_selection(self, selection: Selection | SparseSelection) -> None:
         """Keep the selection of this run."""
         selection.save(self.path / "selection.json", made_by=stage_key(self.config, "selection"))
 
-    def load_selection(self) -> Selection:
+    def load_selection(self) -> Selection | SparseSelection:
         """The selection of this run.
 
         Raises
@@ -141,7 +141,8 @@ class RunFolder:
         ValueError : when there is none, or it was made with other settings.
         """
         self._check_made_by(self.path / "selection.json", "selection", "03")
-        return Selection.load(self.path / "selection.json")
+        kind = Selection if self.config.selection.method == "qpm" else SparseSelection
+        return kind.load(self.path / "selection.json")
 
     def save_model(self, model: DinoQPM, store: FeatureStore) -> None:
         """Keep the finished model of this run."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,7 +18,8 @@ from qpm_lib.losses import loss_terms, total
 from qpm_lib.model import DinoQPM
 from qpm_lib.progress import progress
 from qpm_lib.seeding import seed_everything
-from qpm_lib.selection.problem import Selection
+from qpm_lib.selection import Selection, SparseSelection
+from qpm_lib.selection.sldd import qsenn_layer, standardised
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def fit(
     """
     generator = seed_everything(seed)
     rows = store.rows(train=True)
-    optimiser = AdamWScheduleFree(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = AdamWScheduleFree([p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay)
     history = []
     for epoch in progress(range(1, config.epochs + 1), "training"):
         model.train()
@@ -162,14 +164,46 @@ def train_dense(
 
 
 def fine_tune(
-    dense: DenseModel, selection: Selection, store: FeatureStore, config: RunConfig, *, on_epoch: Callable[[Epoch], None] | None = None
+    dense: DenseModel,
+    selection: Selection | SparseSelection,
+    store: FeatureStore,
+    config: RunConfig,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> tuple[DinoQPM, list[Epoch]]:
-    """Fine-tune the adapter for the selected features under the fixed binary class layer (method step 4).
+    """Fine-tune the adapter for the selected features under the fixed class layer (method step 4).
 
-    The class layer normalises with mean and standard deviation of the dense training features (the latter at least 1e-6), frozen.
+    The class layer normalises with mean and standard deviation of the dense training features (the latter at least 1e-6), frozen for
+    QPM. Q-SENN trains in four rounds and chooses its class weights anew before each but the first, on the features as they are then.
     """
-    vectors = torch.as_tensor(feature_vectors(dense, store, store.rows(train=True)))[:, selection.features]
-    model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0, correction=0), class_names=store.class_names).to(
-        store.device
-    )
-    return model, fit(model, store, config.fine_tune, seed=config.seed, on_epoch=on_epoch)
+    rows, tuning = store.rows(train=True), config.fine_tune
+    vectors = torch.as_tensor(feature_vectors(dense, store, rows))[:, selection.features]
+    mean, std = vectors.mean(0), vectors.std(0, correction=0)
+    model = DinoQPM.from_dense(dense, selection, mean=mean, std=std, class_names=store.class_names, dropout=tuning.dropout)
+    model = model.to(store.device)
+    if not (isinstance(selection, SparseSelection) and selection.method == "qsenn"):
+        return model, fit(model, store, tuning, seed=config.seed, on_epoch=on_epoch)
+    history: list[Epoch] = []
+    for number, (epochs, lr) in enumerate(_rounds(config)):
+        if number:
+            vectors = torch.as_tensor(feature_vectors(model, store, rows)).to(store.device)
+            layer = qsenn_layer(
+                standardised(vectors), store.labels[rows].to(store.device), len(store.class_names), config.selection.n_per_class
+            )
+            model.head.weight.copy_(layer.weight)
+            model.head.bias.copy_(layer.bias)
+            model.head.mean.data.copy_(vectors.mean(0))
+            model.head.std.data.copy_(vectors.std(0, correction=0).clamp_min(1e-5))
+        before = len(history)
+        done = fit(model, store, replace(tuning, epochs=epochs, lr=lr), seed=config.seed + number, on_epoch=on_epoch)
+        history += [epoch._replace(epoch=before + epoch.epoch) for epoch in done]
+    return model, history
+
+
+def _rounds(config: RunConfig) -> list[tuple[int, float]]:
+    """Epochs and learning rate of the four rounds of Q-SENN: 10, 10, 10, 40 of 70 epochs as its paper means it, or equal ones."""
+    epochs, lr = config.fine_tune.epochs, config.fine_tune.lr
+    if config.selection.rounds == "released":
+        return [(max(1, epochs // 4), lr)] * 4
+    short = max(1, round(epochs / 7))
+    return [(short, lr), (short, lr * 0.9), (short, lr * 0.81), (max(1, epochs - 3 * short), lr * 0.729)]

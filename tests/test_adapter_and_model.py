@@ -8,7 +8,7 @@ import qpm_lib
 from qpm_lib.adapter import Adapter, DenseModel, Output
 from qpm_lib.backbones import load_backbone
 from qpm_lib.config import AdapterConfig
-from qpm_lib.model import BinaryHead, DinoQPM
+from qpm_lib.model import DinoQPM, FixedHead
 from qpm_lib.selection.problem import Selection
 
 
@@ -81,7 +81,8 @@ def test_dense_model_survives_a_round_trip(tmp_path):
 
 
 def test_binary_head_by_hand():
-    head = BinaryHead(torch.tensor([[True, False, True]]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 1.0, 0.0]))
+    mean, std = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 1.0, 0.0])
+    head = FixedHead(torch.tensor([[1.0, 0.0, 1.0]]), torch.zeros(1), mean=mean, std=std)
     assert head(torch.tensor([[3.0, 9.0, 3.0 + 5e-6]]))[0, 0].item() == pytest.approx(1.0 + 5.0, rel=0.2)
 
 

@@ -14,9 +14,9 @@ import qpm_lib
 from qpm_lib.artifacts import read_json
 from qpm_lib.cli import main
 from qpm_lib.report import _mathml
-from qpm_lib.runner import CHAPTERS, notebooks_folder
+from qpm_lib.runner import CHAPTERS, SPARSE, notebooks_folder
 
-BOOKS = {c.name: nbformat.read(notebooks_folder() / f"{c.name}.ipynb", as_version=4) for c in CHAPTERS}
+BOOKS = {c.name: nbformat.read(notebooks_folder() / f"{c.name}.ipynb", as_version=4) for c in (*CHAPTERS, SPARSE)}
 
 
 @pytest.mark.parametrize("name", BOOKS)
@@ -93,7 +93,7 @@ def test_the_model_of_the_chain_is_what_it_claims(smoke):
     run = qpm_lib.open_run(smoke, "smoke")
     dataset = run.dataset()
     store = run.features(dataset, run.backbone())
-    reported = read_json(smoke / "metrics.json")["qpm"]["accuracy"]
+    reported = read_json(smoke / "metrics.json")["qpm"]["values"]["accuracy"]
     assert qpm_lib.training.accuracy(model, store) == pytest.approx(reported)
     rows = dataset.test_rows[:4]
     explanation = model.explain([dataset.image(int(r)) for r in rows])

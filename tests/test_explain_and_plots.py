@@ -4,7 +4,7 @@ import torch
 from conftest import GRID, N_CLASSES
 
 from qpm_lib import plotting
-from qpm_lib.explain import IntrinsicExplanation, ProbeExplanation, compare_classes, correct_rows, most_activating, outputs_of, upsample
+from qpm_lib.explain import ClassMapExplanation, IntrinsicExplanation, compare_classes, correct_rows, most_activating, outputs_of, upsample
 from qpm_lib.training import train_linear_probe
 
 
@@ -38,7 +38,7 @@ def test_methods_follow_the_contract(toy, toy_store, backbone):
         .with_backbone(backbone)
     )
     images, targets = [toy.image(0), toy.image(20)], torch.tensor([1, 3])
-    for method in (IntrinsicExplanation(model), ProbeExplanation(train_linear_probe(toy_store), backbone)):
+    for method in (IntrinsicExplanation(model), ClassMapExplanation(train_linear_probe(toy_store), backbone)):
         maps = method(images, targets)
         assert maps.shape == (2, 16, 16)
         assert torch.isfinite(maps).all()

@@ -1,3 +1,5 @@
+import copy
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -166,11 +168,46 @@ def test_everything_at_once_is_the_same_as_one_by_one(planted, trained):
 
     out = outputs_of(model, store, store.rows(train=False))
     labels = store.labels[store.rows(train=False)]
-    assert result["accuracy"] == pytest.approx(metrics.accuracy(out.logits, labels))
-    assert result["sid"] == pytest.approx(metrics.sid(out.maps, model.class_weight, out.logits.argmax(1), k=2), rel=1e-5)
-    assert set(result) == set(metrics.MEASURES)
-    assert result["plausibility"] is None
-    assert result["structural_grounding"] is None
+    values = result.values
+    assert values["accuracy"] == pytest.approx(metrics.accuracy(out.logits, labels))
+    assert values["sid"] == pytest.approx(metrics.sid(out.maps, model.class_weight, out.logits.argmax(1), k=2), rel=1e-5)
+    assert list(values) == list(metrics.MEASURES)
+    assert set(result.notes) == {name for name, value in values.items() if value is None}
+    assert result.notes["plausibility"] == "the data set has no segmentations"
+    assert result.notes["structural_grounding"] == "the data set has no class attributes"
+    low, high = result.intervals["accuracy"]
+    assert low <= values["accuracy"] <= high
+
+
+def test_what_is_not_defined_is_none_with_a_reason(planted, trained):
+    store, dataset = planted
+    dataset = replace(dataset, class_attributes=np.eye(4))
+    model = copy.deepcopy(trained[2])
+    result = metrics.evaluate(model, store, dataset, k=5)
+    assert result.values["sid"] is None
+    assert result.notes["sid"] == "no predicted class has 5 features"
+    assert result.notes["structural_grounding"] == "no two classes have an attribute in common"
+    dataset = replace(dataset, class_attributes=np.eye(4) + np.eye(4)[::-1])
+    assert metrics.evaluate(model, store, dataset, k=2).values["structural_grounding"] is not None
+    model.head.weight[1] = 0
+    result = metrics.evaluate(model, store, dataset, k=2)
+    assert result.values["structural_grounding"] is None
+    assert result.notes["structural_grounding"] == "class b has no features"
+    no_tests = copy.copy(store)
+    no_tests.is_train = torch.ones_like(store.is_train)
+    with pytest.raises(ValueError, match="test split is empty"):
+        metrics.evaluate(model, no_tests, dataset)
+
+
+def test_bootstrap_intervals_are_those_of_the_normal_theory():
+    values = (np.arange(1000) < 700).astype(float)
+    low, high = metrics.bootstrap_interval(values, seed=1)
+    error = 1.96 * np.sqrt(0.7 * 0.3 / 1000)
+    assert low == pytest.approx(0.7 - error, abs=0.003)
+    assert high == pytest.approx(0.7 + error, abs=0.003)
+    assert metrics.bootstrap_interval(values, seed=1) == (low, high)
+    assert metrics.bootstrap_interval(np.array([0.4])) == (0.4, 0.4)
+    assert metrics.bootstrap_interval(np.ones(50)) == (1.0, 1.0)
 
 
 def test_plausibility_is_streamed_with_masks_of_the_data_set(toy, toy_store):
@@ -182,9 +219,9 @@ def test_plausibility_is_streamed_with_masks_of_the_data_set(toy, toy_store):
     out = outputs_of(probe, toy_store, rows)
     masks = torch.stack([torch.as_tensor(toy.mask(int(r))) for r in rows])
     expected = metrics.plausibility(out.maps, probe.class_weight, out.logits.argmax(1), masks)
-    assert result["plausibility"] == pytest.approx(expected, rel=1e-4)
-    assert 0.2 < result["plausibility_chance"] < 0.7
-    assert result["attribute_alignment"] is not None
+    assert result.values["plausibility"] == pytest.approx(expected, rel=1e-4)
+    assert 0.2 < result.values["plausibility_chance"] < 0.7
+    assert result.values["attribute_alignment"] is not None
 
 
 @pytest.mark.gpu

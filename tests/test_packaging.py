@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAYERS = [
     ["artifacts", "seeding", "progress", "_torchvision"], ["config"], ["data"], ["backbones"], ["pretraining"], ["features"],
-    ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain"], ["plotting"],
-    ["runs"], ["runner"], ["report", "doctor"], ["cli"],
+    ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain", "tradeoff"],
+    ["plotting"], ["table"], ["runs"], ["runner"], ["report", "doctor"], ["cli"],
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ _STREAMS = ("background", "pose", "paint", "occluders", "light", "noise")
 _LEAF_COLOURS = ((62, 92, 42), (92, 66, 42), (72, 112, 60), (112, 100, 62))
 _SKY_COLOURS = ((120, 160, 190), (90, 130, 72), (150, 170, 140), (112, 96, 80))
 _NEIGHBOUR_DISTANCE = 4
+CLUTTER = "clutter"
 
 
 class Render(NamedTuple):
@@ -92,8 +93,8 @@ def _jittered(colour: str, rng: np.random.Generator) -> Float[np.ndarray, "3"]:
     return np.asarray(COLOURS[colour], float) * (1 + 0.08 * rng.normal()) + rng.normal(0, 6, 3)
 
 
-def _background(rng: np.random.Generator) -> Image.Image:
-    """Cluttered ground: colour noise, stripes, and shapes of real parts in real colours where no bird is."""
+def _background(rng: np.random.Generator, *, cluttered: bool = True) -> Image.Image:
+    """Ground: colour noise, stripes, and, unless it shall not be cluttered, shapes of real parts in real colours where no bird is."""
     width = SIZE * _SUPERSAMPLING
     names = list(COLOURS)
     cells = int(rng.choice([3, 5, 9]))
@@ -110,7 +111,7 @@ def _background(rng: np.random.Generator) -> Image.Image:
         for _ in range(int(rng.integers(3, 9))):
             middle = width / 2 + across * rng.uniform(-0.6, 0.6)
             draw.line(_pixels(np.stack([middle - along, middle + along])), fill=_rgb(colour), width=int(rng.uniform(1, 5) * _SUPERSAMPLING))
-    for _ in range(int(rng.integers(5, 13))):
+    for _ in range(int(rng.integers(5, 13)) if cluttered else 0):
         _distractor(draw, rng, names)
     return image
 
@@ -196,20 +197,20 @@ def render(bird: Bird, seed: int, *, without: Collection[str] = ()) -> Render:
     ----------
     bird : the part variants; another variant is `bird._replace(beak="hook")`.
     seed : the scene (background, pose, light, noise, occluder). Equal seeds give equal scenes for any bird.
-    without : parts to leave out, by their names in `PARTS`.
+    without : parts to leave out, by their names in `PARTS`, or `clutter`, the shapes strewn over the background.
 
     Raises
     ------
     ValueError : for an unknown part or variant.
     """
-    unknown = set(without) - set(PARTS[1:])
+    unknown = set(without) - {*PARTS[1:], CLUTTER}
     if unknown:
-        raise ValueError(f"unknown parts {sorted(unknown)}: choose from {', '.join(PARTS[1:])}")
+        raise ValueError(f"unknown parts {sorted(unknown)}: choose from {', '.join((*PARTS[1:], CLUTTER))}")
     for factor, value in bird._asdict().items():
         if value not in FACTORS[factor]:
             raise ValueError(f"{factor} (={value!r}) is unknown: choose from {', '.join(FACTORS[factor])}")
     streams = {name: np.random.default_rng([seed, k]) for k, name in enumerate(_STREAMS)}
-    canvas, labels = _background(streams["background"]), Image.new("L", (SIZE, SIZE), 0)
+    canvas, labels = _background(streams["background"], cluttered=CLUTTER not in without), Image.new("L", (SIZE, SIZE), 0)
     draw, draw_labels = ImageDraw.Draw(canvas), ImageDraw.Draw(labels)
     pose = _pose(streams["pose"])
     paint_seed = int(streams["paint"].integers(2**31))

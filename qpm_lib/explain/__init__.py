@@ -2,9 +2,9 @@
 
 from qpm_lib.explain.base import ExplanationMethod, upsample
 from qpm_lib.explain.intrinsic import (
+    ClassMapExplanation,
     Comparison,
     IntrinsicExplanation,
-    ProbeExplanation,
     compare_classes,
     correct_rows,
     most_activating,
@@ -12,10 +12,10 @@ from qpm_lib.explain.intrinsic import (
 )
 
 __all__ = [
+    "ClassMapExplanation",
     "Comparison",
     "ExplanationMethod",
     "IntrinsicExplanation",
-    "ProbeExplanation",
     "compare_classes",
     "correct_rows",
     "most_activating",

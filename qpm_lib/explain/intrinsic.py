@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import einsum
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from qpm_lib.adapter import LinearProbe, Output
+from qpm_lib.adapter import Output
 from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
@@ -33,17 +34,21 @@ class IntrinsicExplanation:
         return self.model.local_map(self.model.output(images), targets)
 
 
-class ProbeExplanation:
-    """Class activation map of the linear probe on patch tokens, as a comparison: nothing makes it local."""
+class ClassMapExplanation:
+    """Class activation map of any classifier, sum_f W_cf M_f: for the dense model and the linear probe, as a comparison.
 
-    def __init__(self, probe: LinearProbe, backbone: FrozenBackbone) -> None:
-        self.probe, self.backbone = probe, backbone
+    Of the probe, M are the patch tokens; nothing makes that map local.
+    """
+
+    def __init__(self, model: Classifier, backbone: FrozenBackbone) -> None:
+        self.model, self.backbone = model, backbone
 
     def __call__(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
         """Maps (B, g, g), signed."""
-        tokens = self.backbone.tokens(self.backbone.preprocess(list(images)))
-        maps = self.probe(tokens.patches, tokens.cls).maps
-        return (self.probe.class_weight[targets][..., None, None] * maps).sum(1)
+        with torch.no_grad():
+            tokens = self.backbone.tokens(self.backbone.preprocess(list(images)))
+            maps = self.model(tokens.patches.to(self.model.device), tokens.cls.to(self.model.device)).maps
+            return einsum(self.model.class_weight.detach()[targets], maps, "b f, b f y x -> b y x")
 
 
 class Comparison(NamedTuple):
@@ -56,7 +61,7 @@ class Comparison(NamedTuple):
 
 def compare_classes(weight: Float[Tensor, "classes n"], a: int, b: int) -> Comparison:
     """Which features two classes share and which tell them apart."""
-    first, second = weight[a].cpu().numpy() > 0, weight[b].cpu().numpy() > 0
+    first, second = weight[a].cpu().numpy() != 0, weight[b].cpu().numpy() != 0
     return Comparison(np.flatnonzero(first & ~second), np.flatnonzero(first & second), np.flatnonzero(second & ~first))
 
 

@@ -1,11 +1,11 @@
 """All measures of one model on one feature store, streamed batch by batch."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qpm_lib.data import ImageDataset
@@ -33,47 +33,102 @@ def _stack_masks(dataset: ImageDataset, rows: list[int], grid: int) -> Bool[Tens
     return torch.stack(cells)
 
 
-def evaluate(model: Classifier, store: FeatureStore, dataset: ImageDataset, *, k: int = 5, seed: int = 0) -> dict[str, float | None]:
-    """Measures of `MEASURES` by name; None where the data set lacks what a measure needs (masks, attributes).
+@dataclass(frozen=True)
+class Evaluation:
+    """Measures of one model.
+
+    Attributes
+    ----------
+    values : by the names of `MEASURES`; None where a measure is not defined. intervals : 95 % bootstrap intervals over test pictures, for
+    measures that are means over them. notes : why a value is None.
+    """
+
+    values: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+    notes: dict[str, str]
+
+
+def bootstrap_interval(values: Float[np.ndarray, "images"], *, seed: int = 0, share: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean (Efron 1979), 2000 resamples; a single value is its own interval."""
+    from scipy.stats import bootstrap
+
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float(values.mean()), float(values.mean())
+    rng = np.random.default_rng([seed, 41])
+    options = {"n_resamples": 2000, "batch": 100, "method": "percentile", "confidence_level": share, "random_state": rng}
+    interval = bootstrap((values,), np.mean, **options).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def evaluate(model: Classifier, store: FeatureStore, dataset: ImageDataset, *, k: int = 5, seed: int = 0) -> Evaluation:
+    """All measures of a model: accuracy and those of maps on the test split, those of features on the training split.
+
+    Nothing is chosen here. Where the data set lacks masks or attributes, or a measure is not defined for this model, the value is None
+    and a note says why; it is never NaN.
 
     Parameters
     ----------
     k : features per picture for SID. Maps are read batch by batch, so memory does not grow with the data set.
+
+    Raises
+    ------
+    ValueError : when there are no test pictures.
     """
+    per_image, notes = _on_test_pictures(model, store, dataset, k), {}
+    n_images = len(per_image["accuracy"])
+    if not n_images:
+        raise ValueError("the test split is empty: accuracy needs at least one picture")
+    per_image["sid"] = per_image["sid"][~np.isnan(per_image["sid"])]
+    values: dict[str, float | None] = {name: float(v.mean()) if len(v) else None for name, v in per_image.items()}
+    intervals = {name: bootstrap_interval(v, seed=seed) for name, v in per_image.items() if len(v) and name != "plausibility_chance"}
+    if values["sid"] is None:
+        notes["sid"] = f"no predicted class has {k} features"
+    if dataset.masks is None:
+        notes |= dict.fromkeys(("plausibility", "plausibility_chance", "pointing"), "the data set has no segmentations")
+    on_features, why = _on_training_features(model, store, dataset, seed)
+    values = {name: {**values, **on_features}[name] for name in MEASURES}
+    return Evaluation(values, intervals, {name: note for name, note in {**notes, **why}.items() if values[name] is None})
+
+
+def _on_test_pictures(model: Classifier, store: FeatureStore, dataset: ImageDataset, k: int) -> dict[str, Float[np.ndarray, "images"]]:
     rows, done = store.rows(train=False), 0
-    sums: dict[str, float] = dict.fromkeys(("accuracy", "sid", "plausibility", "plausibility_chance", "pointing"), 0.0)
-    n_sid = 0
+    found: dict[str, list[Tensor]] = {name: [] for name in ("accuracy", "sid", "plausibility", "plausibility_chance", "pointing")}
     weight = model.class_weight.detach()
     for out, labels in outputs(model, store, rows):
         predicted = out.logits.argmax(1)
-        sums["accuracy"] += float((predicted == labels).sum())
-        spread = measure.sid_per_image(out.maps, weight, predicted, k)
-        sums["sid"] += float(spread.nansum())
-        n_sid += int((~spread.isnan()).sum())
+        found["accuracy"].append((predicted == labels).float())
+        found["sid"].append(measure.sid_per_image(out.maps, weight, predicted, k))
         if dataset.masks is not None:
             masks = _stack_masks(dataset, rows[done : done + len(labels)].tolist(), store.grid)
             score, chance = measure.plausibility_per_image(out.maps, weight, predicted, masks)
-            sums["plausibility"] += float(score.sum())
-            sums["plausibility_chance"] += float(chance.sum())
-            sums["pointing"] += measure.pointing(out.maps, weight, predicted, masks) * len(labels)
+            found["plausibility"].append(score)
+            found["plausibility_chance"].append(chance)
+            found["pointing"].append(measure.pointing_per_image(out.maps, weight, predicted, masks))
         done += len(labels)
-    result: dict[str, float | None] = {name: value / len(rows) for name, value in sums.items()}
-    result["sid"] = sums["sid"] / n_sid if n_sid else None
-    if dataset.masks is None:
-        result.update(dict.fromkeys(("plausibility", "plausibility_chance", "pointing")))
-    return {**result, **_on_training_features(model, store, dataset, seed)}
+    return {name: torch.cat(parts).cpu().double().numpy() if parts else np.empty(0) for name, parts in found.items()}
 
 
-def _on_training_features(model: Classifier, store: FeatureStore, dataset: ImageDataset, seed: int) -> dict[str, float | None]:
+def _on_training_features(
+    model: Classifier, store: FeatureStore, dataset: ImageDataset, seed: int
+) -> tuple[dict[str, float | None], dict[str, str]]:
     rows = store.rows(train=True)
     vectors, labels = feature_vectors(model, store, rows), store.labels[rows].numpy()
-    weight = model.class_weight.detach().cpu().numpy()
+    weight = np.abs(model.class_weight.detach().cpu().numpy())
     attributes, classes = dataset.image_attributes, dataset.class_attributes
-    values: dict[str, Any] = {
+    values: dict[str, float | None] = {
         "class_independence": measure.class_independence(vectors, labels),
         "contrastiveness": measure.contrastiveness(vectors, seed),
         "correlation": measure.correlation(vectors),
-        "structural_grounding": None if classes is None else measure.structural_grounding(np.abs(weight), classes),
-        "attribute_alignment": None if attributes is None else measure.attribute_alignment(vectors, attributes[rows.numpy()]),
     }
-    return {name: None if value is None or math.isnan(value) else float(value) for name, value in values.items()}
+    notes = {"class_independence": "all features are constant", "correlation": "there is one feature only"}
+    if classes is None or not weight.any(1).all() or not classes.any(1).all():
+        bare = np.flatnonzero(~weight.any(1))
+        values["structural_grounding"] = None
+        reason = f"class {dataset.class_names[bare[0]]} has no features" if len(bare) else "a class has no attributes"
+        notes["structural_grounding"] = "the data set has no class attributes" if classes is None else reason
+    else:
+        values["structural_grounding"] = measure.structural_grounding(weight, classes)
+        notes["structural_grounding"] = "no two classes have an attribute in common"
+    values["attribute_alignment"] = None if attributes is None else measure.attribute_alignment(vectors, attributes[rows.numpy()])
+    notes["attribute_alignment"] = "the data set has no attributes per picture" if attributes is None else "no attribute varies"
+    return {name: None if value is None or math.isnan(value) else float(value) for name, value in values.items()}, notes

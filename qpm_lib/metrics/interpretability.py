@@ -103,7 +103,7 @@ def structural_grounding(
 ) -> float:
     """Whether classes that look alike share features: class similarity by W over class similarity by attributes, on the `top` most alike pairs.
 
-    Ordered pairs count, as published, so that a pair enters twice.
+    Ordered pairs count, as published, so that a pair enters twice. NaN when no two classes have an attribute in common.
 
     Raises
     ------
@@ -111,7 +111,8 @@ def structural_grounding(
     """
     ours, theirs = _row_cosine(weight, "the class weights"), _row_cosine(class_attributes, "the class attributes")
     most = np.argsort(-theirs, axis=None, kind="stable")[:top]
-    return float(ours.ravel()[most].sum() / theirs.ravel()[most].sum())
+    alike = theirs.ravel()[most].sum()
+    return float(ours.ravel()[most].sum() / alike) if alike > 0 else float("nan")
 
 
 def attribute_alignment(features: Float[np.ndarray, "images features"], attributes: Bool[np.ndarray, "images attributes"]) -> float:
@@ -175,6 +176,20 @@ def plausibility(
     return float(plausibility_per_image(maps, weight, predicted, masks, dilate=dilate)[0].mean())
 
 
+def pointing_per_image(
+    maps: Float[Tensor, "images features g g"],
+    weight: Float[Tensor, "classes features"],
+    predicted: Int[Tensor, "images"],
+    masks: Bool[Tensor, "images h w"],
+    *,
+    dilate: bool = True,
+) -> Float[Tensor, "images"]:
+    """1 where the strongest patch of a picture lies on the object, else 0 (see `pointing`)."""
+    combined = _combined_map(maps, weight, predicted)
+    inside = grid_masks(masks, maps.shape[-1], dilate=dilate).to(maps.device)
+    return inside.flatten(1).gather(1, combined.flatten(1).argmax(1, keepdim=True))[:, 0]
+
+
 def pointing(
     maps: Float[Tensor, "images features g g"],
     weight: Float[Tensor, "classes features"],
@@ -183,6 +198,4 @@ def pointing(
     dilate: bool = True,
 ) -> float:
     """Plausibility with `max` for the sum: share of pictures whose strongest patch lies on the object."""
-    combined = _combined_map(maps, weight, predicted)
-    inside = grid_masks(masks, maps.shape[-1], dilate=dilate).to(maps.device)
-    return float(inside.flatten(1).gather(1, combined.flatten(1).argmax(1, keepdim=True)).mean())
+    return float(pointing_per_image(maps, weight, predicted, masks, dilate=dilate).mean())

@@ -69,6 +69,16 @@ class Selection:
     seconds: float
     status: Literal["optimal", "gap", "time_limit", "interrupted"]
 
+    @property
+    def weight(self) -> Float[np.ndarray, "classes n"]:
+        """The assignment as class weights 0 and 1."""
+        return self.assignment.astype(np.float32)
+
+    @property
+    def bias(self) -> Float[np.ndarray, "classes"]:
+        """No class has a bias."""
+        return np.zeros(len(self.assignment), np.float32)
+
     def save(self, path: Path, *, made_by: str = "") -> None:
         """Write as JSON. `made_by` is the hash of the settings, checked when the selection is used."""
         write_json(path, {**asdict(self), "made_by": made_by})
