@@ -226,13 +226,14 @@ def trade_off_curve(ax: Axes, points: Sequence, name: str) -> Axes:
     """Accuracy, plausibility, SID and contrastiveness against `n_features` or `n_per_class` (`qpm_lib.trade_off`), with their intervals."""
     points = sorted(points, key=lambda p: getattr(p, name))
     x = [getattr(p, name) for p in points]
-    for j, measure in enumerate(("accuracy", "plausibility", "sid", "contrastiveness")):
+    measures = {"accuracy": "accuracy", "plausibility": "plausibility", "sid": "SID@k", "contrastiveness": "contrastiveness"}
+    for j, (measure, title) in enumerate(measures.items()):
         values = [p.evaluation.values[measure] for p in points]
         if None in values:
             continue
         ends = np.array([p.evaluation.intervals.get(measure, (v, v)) for p, v in zip(points, values, strict=True)])
         spread = np.abs(ends.T - values) * 100
-        ax.errorbar(x, 100 * np.array(values), yerr=spread, fmt="o-", capsize=2, color=PALETTE[j], label=measure)
+        ax.errorbar(x, 100 * np.array(values), yerr=spread, fmt="o-", capsize=2, color=PALETTE[j], label=title)
     ax.set(xlabel={"n_features": "features in all (n)", "n_per_class": "features per class (k)"}[name], xticks=x)
     ax.grid(axis="y", alpha=0.3)
     ax.legend(fontsize=8)

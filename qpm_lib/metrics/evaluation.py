@@ -74,19 +74,19 @@ def evaluate(model: Classifier, store: FeatureStore, dataset: ImageDataset, *, k
     ------
     ValueError : when there are no test pictures.
     """
-    per_image, notes = _on_test_pictures(model, store, dataset, k), {}
-    n_images = len(per_image["accuracy"])
-    if not n_images:
+    if not len(store.rows(train=False)):
         raise ValueError("the test split is empty: accuracy needs at least one picture")
+    per_image, notes = _on_test_pictures(model, store, dataset, k), {}
     per_image["sid"] = per_image["sid"][~np.isnan(per_image["sid"])]
     values: dict[str, float | None] = {name: float(v.mean()) if len(v) else None for name, v in per_image.items()}
     intervals = {name: bootstrap_interval(v, seed=seed) for name, v in per_image.items() if len(v) and name != "plausibility_chance"}
+    values = dict.fromkeys(MEASURES) | values
     if values["sid"] is None:
         notes["sid"] = f"no predicted class has {k} features"
     if dataset.masks is None:
         notes |= dict.fromkeys(("plausibility", "plausibility_chance", "pointing"), "the data set has no segmentations")
     on_features, why = _on_training_features(model, store, dataset, seed)
-    values = {name: {**values, **on_features}[name] for name in MEASURES}
+    values = {name: on_features.get(name, values[name]) for name in MEASURES}
     return Evaluation(values, intervals, {name: note for name, note in {**notes, **why}.items() if values[name] is None})
 
 
@@ -105,7 +105,7 @@ def _on_test_pictures(model: Classifier, store: FeatureStore, dataset: ImageData
             found["plausibility_chance"].append(chance)
             found["pointing"].append(measure.pointing_per_image(out.maps, weight, predicted, masks))
         done += len(labels)
-    return {name: torch.cat(parts).cpu().double().numpy() if parts else np.empty(0) for name, parts in found.items()}
+    return {name: torch.cat(parts).cpu().double().numpy() for name, parts in found.items() if parts}
 
 
 def _on_training_features(
