@@ -138,7 +138,8 @@ class LinearProbe(nn.Module):
     def forward(self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]) -> Output:
         """Patch tokens as maps, the CLS token as vector, and the logits."""
         grid = round(patches.shape[1] ** 0.5)
-        return Output(rearrange(patches, "b (y x) d -> b d y x", y=grid), cls, cls @ self.class_weight.T + self.bias)
+        with torch.autocast(cls.device.type, enabled=False):
+            return Output(rearrange(patches, "b (y x) d -> b d y x", y=grid), cls, cls.float() @ self.class_weight.T + self.bias)
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,8 @@
 """Frozen backbones by name: pictures in, patch tokens and the CLS token out.
 
-All of them are timm vision transformers. `toy` is the small one embedded in this package (renderer-supervised, see
-`qpm_lib/pretraining.py`); the others are the official DINOv2 models with registers (Oquab et al., 2023; Darcet et al., 2024).
+All of them are timm models. `toy` is the small vision transformer embedded in this package (renderer-supervised, see
+`qpm_lib/pretraining.py`); the DINOv2 models with registers are the official ones (Oquab et al., 2023; Darcet et al., 2024); `resnet50` is
+the convolutional baseline, whose patches are the cells of its last feature map and whose CLS token is their mean.
 """
 
 import hashlib
@@ -26,25 +27,27 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class BackboneEntry(NamedTuple):
-    """What the registry knows of a backbone: its timm architecture, native input size, and normalisation."""
+    """What the registry knows of a backbone: its timm architecture, native input size and patch size in pixels, and normalisation."""
 
     architecture: str
     image_size: int
+    patch_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 BACKBONES: Mapping[str, BackboneEntry] = {
-    "toy": BackboneEntry("", 128, (TOY_MEAN,) * 3, (TOY_STD,) * 3),
+    "toy": BackboneEntry("", 128, 8, (TOY_MEAN,) * 3, (TOY_STD,) * 3),
     **{
-        f"dinov2_vit{letter}14_reg": BackboneEntry(f"vit_{size}_patch14_reg4_dinov2.lvd142m", 224, _IMAGENET_MEAN, _IMAGENET_STD)
+        f"dinov2_vit{letter}14_reg": BackboneEntry(f"vit_{size}_patch14_reg4_dinov2.lvd142m", 224, 14, _IMAGENET_MEAN, _IMAGENET_STD)
         for letter, size in (("s", "small"), ("b", "base"), ("l", "large"))
     },
+    "resnet50": BackboneEntry("resnet50.tv_in1k", 224, 32, _IMAGENET_MEAN, _IMAGENET_STD),
 }
 
 
 class Tokens(NamedTuple):
-    """Output of a backbone after its final norm; register tokens are dropped."""
+    """Output of a backbone after its final norm, where it has one; register tokens are dropped."""
 
     patches: Float[Tensor, "batch patches dim"]
     cls: Float[Tensor, "batch dim"]
@@ -126,7 +129,7 @@ def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
     import_torchvision()
     import timm
 
-    options: dict[str, Any] = {"img_size": image_size, "num_classes": 0}
+    options: dict[str, Any] = {"num_classes": 0} if name == "resnet50" else {"img_size": image_size, "num_classes": 0}
     if weights is None:
         try:
             return timm.create_model(entry.architecture, pretrained=True, **options)
@@ -136,9 +139,12 @@ def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
             ) from error
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    vit = timm.create_model(entry.architecture, pretrained=False, **options)
+    vit, state = timm.create_model(entry.architecture, pretrained=False, **options), _read_state(weights)
+    if name == "resnet50":
+        _load_checked(vit, {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}, weights, name)
+        return vit
     try:
-        state = checkpoint_filter_fn(_read_state(weights), vit)
+        state = checkpoint_filter_fn(state, vit)
     except (KeyError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{weights} does not fit backbone {name!r} ({error})") from error
     _load_checked(vit, state, weights, name)
@@ -155,7 +161,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 
 class FrozenBackbone(nn.Module):
-    """A vision transformer in evaluation mode, without gradients, with its own preprocessing.
+    """A vision transformer or convolutional network in evaluation mode, without gradients, with its own preprocessing.
 
     Attributes
     ----------
@@ -167,10 +173,10 @@ class FrozenBackbone(nn.Module):
         super().__init__()
         entry = BACKBONES[name]
         self.name, self.image_size, self.aspect = name, image_size, aspect
-        self.vit = vit.eval().requires_grad_(False)
-        self.width = int(vit.embed_dim)
-        self.n_prefix = int(vit.num_prefix_tokens)
-        self.grid = image_size // int(vit.patch_embed.patch_size[0])
+        self.network = vit.eval().requires_grad_(False)
+        self.width = int(vit.num_features)
+        self.n_prefix = int(getattr(vit, "num_prefix_tokens", 0))
+        self.grid = image_size // entry.patch_size
         # Plain tensors, not buffers: preprocessing runs in worker processes, which must not touch a GPU.
         self.mean, self.std = torch.tensor(entry.mean)[:, None, None], torch.tensor(entry.std)[:, None, None]
         self.fingerprint = {
@@ -205,7 +211,7 @@ class FrozenBackbone(nn.Module):
 
     @torch.no_grad()
     def tokens(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:
-        """Patch tokens (B, P, D) and CLS token (B, D), both after the final LayerNorm, in float32; autocast to bf16 on a GPU.
+        """Patch tokens (B, P, D) and CLS token (B, D), of a transformer after the final LayerNorm, in float32; autocast to bf16 on a GPU.
 
         Raises
         ------
@@ -215,9 +221,12 @@ class FrozenBackbone(nn.Module):
             raise ValueError(
                 f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): use backbone.preprocess"
             )
-        device = next(self.vit.parameters()).device
+        device = next(self.network.parameters()).device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            out = self.vit.forward_features(images.to(device))
+            out = self.network.forward_features(images.to(device))
+        if out.ndim == 4:
+            patches = rearrange(out.float(), "b d y x -> b (y x) d")
+            return Tokens(patches, patches.mean(1))
         return Tokens(out[:, self.n_prefix :].float(), out[:, 0].float())
 
     def token_grid(self, patches: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch dim g g"]:
@@ -250,8 +259,9 @@ def load_backbone(
     size = image_size or BACKBONES[name].image_size
     if name == "toy" and size != BACKBONES[name].image_size:
         raise ValueError(f"backbone.image_size (={size}) must be 128 for the toy backbone")
-    if name != "toy" and size % 14:
-        raise ValueError(f"backbone.image_size (={size}) must be a multiple of the patch size (=14)")
+    patch = BACKBONES[name].patch_size
+    if size % patch:
+        raise ValueError(f"backbone.image_size (={size}) must be a multiple of the patch size (={patch})")
     vit = _build(name, Path(weights) if weights else None, size)
     target = choose_device(device) if isinstance(device, str) else device or torch.device("cpu")
     return FrozenBackbone(name, vit, image_size=size, aspect=aspect).to(target)

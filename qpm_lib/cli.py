@@ -117,7 +117,7 @@ def _print_results(run: Any) -> None:
     from qpm_lib.artifacts import read_json
     from qpm_lib.table import METHODS, cell_text, single_cell
 
-    metrics = read_json(run.path / "metrics.json")
+    metrics = run.load_metrics()
     columns = {
         "accuracy": "accuracy",
         "plausibility": "plausibility",

@@ -73,7 +73,8 @@ class FixedHead(nn.Module):
 
     def forward(self, vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch classes"]:
         """Class scores."""
-        return self.normalise(vector) @ self.weight.T + self.bias
+        with torch.autocast(vector.device.type, enabled=False):  # in full precision: the explanation adds up to the score
+            return self.normalise(vector.float()) @ self.weight.T + self.bias
 
 
 class DinoQPM(nn.Module):
@@ -260,7 +261,7 @@ class DinoQPM(nn.Module):
             head = FixedHead(torch.zeros(c, n), torch.zeros(c), mean=torch.zeros(n), std=torch.ones(n))
             adapter = Adapter(card["width"], AdapterConfig(**card["adapter"]))
             dict(card["backbone"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{folder / 'model.json'} does not describe a QPM ({type(error).__name__}: {error})") from error
         model = cls(adapter, head, features=torch.zeros(n, dtype=torch.long), class_names=card["class_names"])
         load_module(model, folder)

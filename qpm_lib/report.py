@@ -110,9 +110,11 @@ def _summary(run: RunFolder) -> str:
     facts = {"Profile": config.profile, "backbone": config.backbone.name, "pictures": source, "seed": config.seed}
     listed = ", ".join(f"{name} <b>{html.escape(str(value))}</b>" for name, value in facts.items())
     parts.append(f"<h1>Run {html.escape(run.path.name)}</h1><p>{listed}.</p>")
-    metrics = run.path / "metrics.json"
-    if metrics.exists():
-        results = read_json(metrics)
+    try:
+        results = run.load_metrics()
+    except ValueError:  # not measured yet, or with other settings
+        results = {}
+    if results:
         parts.append("<h2>Results</h2>" + _table(list(map(list, zip(*comparison_rows(results), strict=True)))))
         parts.append(
             "<p>Every model is the last epoch's; nothing was chosen on test pictures. Plausibility compares with the chance value below it. "

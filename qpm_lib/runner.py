@@ -129,7 +129,10 @@ def _is_whole(path: Path) -> bool:
 def _is_current(run: RunFolder, chapter: Chapter, key: str) -> bool:
     entry = run.results.get(chapter.name, {})
     files = [run.path / name for name in chapter.leaves] + [run.path / "notebooks" / f"{chapter.name}.ipynb"]
-    return entry.get("status") == "done" and entry.get("key") == key and all(_is_whole(f) for f in files)
+    if entry.get("status") != "done" or entry.get("key") != key or not all(_is_whole(f) for f in files):
+        return False
+    makers = {read_json(run.path / name).get("made_by") for name in chapter.leaves if name.endswith(".json")}
+    return makers <= {None, stage_key(run.config, chapter.stage)}  # two methods leave the same files
 
 
 def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapping[str, Any]) -> None:

@@ -86,7 +86,7 @@ class RunFolder:
         """
         dataset, wanted = load_dataset(self.config.data), self.config.selection
         sets = math.comb(wanted.n_features, wanted.n_per_class)
-        if len(dataset.class_names) > sets:
+        if wanted.method == "qpm" and len(dataset.class_names) > sets:
             raise ValueError(
                 f"{len(dataset.class_names)} classes cannot have different sets of selection.n_per_class (={wanted.n_per_class}) out of "
                 f"selection.n_features (={wanted.n_features}): there are only {sets}; raise selection.n_features"
@@ -143,6 +143,27 @@ class RunFolder:
         self._check_made_by(self.path / "selection.json", "selection", "03")
         kind = Selection if self.config.selection.method == "qpm" else SparseSelection
         return kind.load(self.path / "selection.json")
+
+    def save_metrics(self, models: dict[str, Any]) -> None:
+        """Keep the measures of this run's models (`metrics.Evaluation` by method)."""
+        write_json(self.path / "metrics.json", {"made_by": stage_key(self.config, "model"), "models": models})
+
+    def load_metrics(self) -> dict[str, Any]:
+        """The measures of this run's models: `values`, `intervals` and `notes` by method.
+
+        Raises
+        ------
+        ValueError : when there are none, they are damaged, or they were made with other settings.
+        """
+        path = self.path / "metrics.json"
+        if not path.exists():
+            raise ValueError(f"{self.path} holds no finished run (metrics.json is missing): finish it with qpm run --out {self.path}")
+        content = read_json(path)
+        models = content.get("models") if isinstance(content, dict) else None
+        if not isinstance(models, dict) or not models or not all({"values", "intervals", "notes"} <= set(m) for m in models.values()):
+            raise ValueError(f"{path} is damaged or from another version: run chapter 06 again (qpm run --from 06)")
+        self._check_made_by(path, "model", "06")
+        return models
 
     def save_model(self, model: DinoQPM, store: FeatureStore) -> None:
         """Keep the finished model of this run."""

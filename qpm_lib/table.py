@@ -14,6 +14,7 @@ from qpm_lib.artifacts import read_json, write_atomically
 from qpm_lib.config import RunConfig, config_from_dict, stage_key
 from qpm_lib.metrics.evaluation import MEASURES
 from qpm_lib.plotting import PALETTE
+from qpm_lib.runs import RunFolder
 
 METHODS = {"linear_probe": "CLS linear probe", "dense": "dense model", "sldd": "SLDD", "qsenn": "Q-SENN", "qpm": "QPM"}
 _STAGES = {"linear_probe": "features", "dense": "dense"}
@@ -70,16 +71,14 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[RunConfig, dict[str, Any]]]
 
     Raises
     ------
-    ValueError : for a folder that holds no finished run.
+    ValueError : for a folder that holds no finished run, or one whose measures were made with other settings.
     """
     runs = []
     for folder in folders:
-        if not (folder / "metrics.json").exists() or not (folder / "config.json").exists():
-            raise ValueError(f"{folder} holds no finished run (metrics.json is missing): finish it with qpm run --out {folder}")
-        config, metrics = config_from_dict(read_json(folder / "config.json")), read_json(folder / "metrics.json")
-        if not all(isinstance(m, dict) and "values" in m for m in metrics.values()):
-            raise ValueError(f"{folder / 'metrics.json'} was written by another version: run chapter 06 again (qpm run --from 06)")
-        runs.append((config, metrics))
+        if not (folder / "config.json").exists():
+            raise ValueError(f"{folder} holds no finished run (config.json is missing): finish it with qpm run --out {folder}")
+        run = RunFolder(folder, config_from_dict(read_json(folder / "config.json")))
+        runs.append((run.config, run.load_metrics()))
     return runs
 
 
@@ -110,24 +109,32 @@ def table(runs: Sequence[tuple[RunConfig, dict[str, Any]]]) -> list[Row]:
     for config, metrics in runs:
         data = stage_key(config, "features")
         for method, result in metrics.items():
-            key = data, method, stage_key(replace(config, seed=0), _STAGES.get(method, "model"))
+            settings = stage_key(replace(config, seed=0), _STAGES.get(method, "model"))
+            key = data, method, f"{settings} {config.selection.n_per_class}"  # SID is measured with k
             groups.setdefault(key, {})[config.seed] = result
             configs.setdefault(key, config)
     rows = []
-    names = {data: f"{c.data.kind} {Path(c.data.root).name}".strip() + f", backbone {c.backbone.name}" for (data, *_), c in configs.items()}
+    by_data = {data: config for (data, *_), config in configs.items()}
+    differ = _differences(list(by_data.values()), ("data.", "backbone.")) if len(by_data) > 1 else [""]
+    names = {
+        data: f"{c.data.kind} {Path(c.data.root).name}".strip() + f", backbone {c.backbone.name}" + what
+        for (data, c), what in zip(by_data.items(), differ, strict=True)
+    }
     for data, name in names.items():
         for method, title in METHODS.items():
             keys = [key for key in groups if key[:2] == (data, method)]
-            differ = _differences([configs[key] for key in keys]) if len(keys) > 1 else [""] * len(keys)
-            for key, what in zip(keys, differ, strict=True):
+            sections = ("data.", "backbone.", "adapter.", "dense.", "selection.n_per_class") if method in _STAGES else ("",)
+            labels = _differences([configs[key] for key in keys], sections) if len(keys) > 1 else [""] * len(keys)
+            for key, what in zip(keys, labels, strict=True):
                 results = [groups[key][seed] for seed in sorted(groups[key])]
                 rows.append(Row(name, method, title + what, {m: _cell(m, results) for m in MEASURES}))
     return rows
 
 
-def _differences(configs: Sequence[RunConfig]) -> list[str]:
-    flat = [_settings(c) for c in configs]
-    keys = [key for key in flat[0] if key != "seed" and len({str(f[key]) for f in flat}) > 1]
+def _differences(configs: Sequence[RunConfig], sections: tuple[str, ...] = ("",)) -> list[str]:
+    """For each of several settings, those in which they are not all alike; paths as the name of their last part."""
+    flat = [{k: Path(v).name if k.endswith((".root", ".weights")) else v for k, v in _settings(c).items()} for c in configs]
+    keys = [key for key in flat[0] if key != "seed" and key.startswith(sections) and len({str(f[key]) for f in flat}) > 1]
     return [" (" + ", ".join(f"{key}={f[key]}" for key in keys) + ")" for f in flat]
 
 
@@ -172,7 +179,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
             f"| {m} | " + " | ".join("not given" if v is None else f"{v:.1f} %" for v in values) + " |" for m, values in published.items()
         ]
         parts.append("\n".join(lines))
-    parts.append("Published values: DINO-QPM, arXiv 2604.07166, for reference; other data and backbones than above.")
+    parts.append("Published values: DINO-QPM, arXiv 2604.07166, for reference.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -184,7 +191,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         for measure, cell in row.cells.items():
             mean = "" if cell.mean is None else f"{cell.mean:.6f}"
-            writer.writerow(["measured", row.data, row.label, measure, mean, f"{cell.spread:.6f}" if mean else "", cell.seeds, cell.note])
+            writer.writerow(
+                ["measured", row.data, row.label, measure, mean, f"{cell.spread:.6f}" if cell.seeds > 1 else "", cell.seeds, cell.note]
+            )
     for data, published in PUBLISHED.items():
         for method, values in published.items():
             for measure, value in zip(_PUBLISHED_MEASURES, values, strict=True):

@@ -32,6 +32,7 @@ def trade_off(
     settings: Sequence[tuple[int, int]],
     *,
     epochs: int | None = None,
+    time_limit: float = 60.0,
 ) -> list[TradeOff]:
     """Select, fine-tune and evaluate a QPM for each (n, k).
 
@@ -39,8 +40,16 @@ def trade_off(
 
     Parameters
     ----------
-    settings : pairs (n_features, n_per_class). epochs : of fine-tuning; by default those of `config`.
+    settings : pairs (n_features, n_per_class). epochs : of fine-tuning; by default those of `config`. time_limit : seconds per selection,
+        if `config` does not say less; the proven gap is part of the result.
+
+    Raises
+    ------
+    ValueError : when the settings are those of a baseline, whose fine-tuning is another.
     """
+    if config.selection.method != "qpm":
+        raise ValueError(f"selection.method (={config.selection.method!r}) must be qpm: the curves are those of QPM")
+    limit = min(time_limit, config.selection.time_limit)
     rows, seed = store.rows(train=True), config.seed
     vectors = feature_vectors(dense, store, rows)
     a = relevance(vectors, store.labels[rows].numpy(), constant="zero")
@@ -49,7 +58,7 @@ def trade_off(
     points = []
     for n, k in progress(possible, "trade-off"):
         penalty = redundancy(a, n, config.selection.redundancy)
-        chosen = solve(a, penalty, n_features=n, n_per_class=k, time_limit=config.selection.time_limit, seed=seed)
+        chosen = solve(a, penalty, n_features=n, n_per_class=k, gap=config.selection.gap, time_limit=limit, seed=seed)
         model, _ = fine_tune(dense, chosen, store, replace(config, fine_tune=tuning))
         points.append(TradeOff(n, k, chosen.gap, evaluate(model, store, dataset, k=k, seed=seed)))
     return points

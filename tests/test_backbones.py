@@ -21,7 +21,7 @@ def test_tokens_are_those_of_the_transformer(backbone):
     images = backbone.preprocess([picture(seed=s) for s in range(3)])
     tokens = backbone.tokens(images)
     with torch.no_grad():
-        everything = backbone.vit.forward_features(images)
+        everything = backbone.network.forward_features(images)
     assert tokens.patches.shape == (3, 256, 192)
     torch.testing.assert_close(tokens.cls, everything[:, 0])
     torch.testing.assert_close(tokens.patches, everything[:, 5:])
@@ -45,7 +45,7 @@ def test_the_patch_order_is_that_of_the_picture(backbone):
 def test_frozen_stays_frozen(backbone):
     backbone.train()
     assert not backbone.training
-    assert not backbone.vit.training
+    assert not backbone.network.training
     assert not any(p.requires_grad for p in backbone.parameters())
 
 
@@ -117,7 +117,7 @@ def test_weights_survive_a_round_trip(tmp_path):
     save_weights(vit, tmp_path / "w.safetensors")
     loaded = load_backbone("toy", weights=tmp_path / "w.safetensors")
     half = {k: v.half().float() for k, v in vit.state_dict().items()}
-    assert state_hash(loaded.vit.state_dict()) == state_hash(half) == loaded.fingerprint["weights_sha256"]
+    assert state_hash(loaded.network.state_dict()) == state_hash(half) == loaded.fingerprint["weights_sha256"]
     assert loaded.fingerprint != load_backbone("toy").fingerprint
 
 
@@ -148,7 +148,7 @@ def test_dinov2_reads_a_file_in_the_official_layout(tmp_path):
     assert (backbone.grid, backbone.width, backbone.n_prefix) == (16, 384, 5)
     tokens = backbone.tokens(backbone.preprocess([picture(300, 200)]))
     assert tokens.patches.shape == (1, 256, 384)
-    torch.testing.assert_close(backbone.vit.blocks[3].mlp.fc1.weight, vit.blocks[3].mlp.fc1.weight)
+    torch.testing.assert_close(backbone.network.blocks[3].mlp.fc1.weight, vit.blocks[3].mlp.fc1.weight)
 
 
 def test_a_failed_download_says_what_to_do(monkeypatch):
@@ -168,3 +168,25 @@ def test_the_card_of_the_embedded_backbone_is_true():
     assert card["training"] == "renderer-supervised"
     assert TOY_WEIGHTS.stat().st_size < 8e6
     assert all(torch.isfinite(t.float()).all() for t in load_file(TOY_WEIGHTS).values())
+
+
+def test_resnet_features_are_those_of_torchvision(tmp_path):
+    """An official state dict gives the layer-4 map of torchvision's own network; the CLS token is its mean."""
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    official = resnet50().eval()
+    save_file(official.state_dict(), tmp_path / "resnet50.safetensors")
+    ours = load_backbone("resnet50", weights=tmp_path / "resnet50.safetensors", image_size=64)
+    images = ours.preprocess([picture(seed=1), picture(seed=2)])
+    layers = [m for name, m in official.named_children() if name not in ("avgpool", "fc")]
+    with torch.no_grad():
+        expected = torch.nn.Sequential(*layers)(images)
+    tokens = ours.tokens(images)
+    assert (ours.width, ours.grid) == (2048, 2)
+    torch.testing.assert_close(ours.token_grid(tokens.patches), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tokens.cls, expected.mean((2, 3)), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"image_size .=100. must be a multiple of the patch size .=32"):
+        load_backbone("resnet50", weights=tmp_path / "resnet50.safetensors", image_size=100)
+    with pytest.raises(ValueError, match="does not fit backbone 'resnet50'"):
+        load_backbone("resnet50", weights=TOY_WEIGHTS)

@@ -1,8 +1,10 @@
 """The real chapters: what their sources look like, and the whole chain on profile smoke."""
 
 import re
+import shutil
 import statistics
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -60,6 +62,11 @@ def smoke(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def smoke_copy(smoke, tmp_path):
+    return Path(shutil.copytree(smoke, tmp_path / "run"))
+
+
 @pytest.mark.chain
 def test_the_chain_leaves_a_complete_run_folder(smoke):
     result = read_json(smoke / "result.json")
@@ -93,7 +100,7 @@ def test_the_model_of_the_chain_is_what_it_claims(smoke):
     run = qpm_lib.open_run(smoke, "smoke")
     dataset = run.dataset()
     store = run.features(dataset, run.backbone())
-    reported = read_json(smoke / "metrics.json")["qpm"]["values"]["accuracy"]
+    reported = run.load_metrics()["qpm"]["values"]["accuracy"]
     assert qpm_lib.training.accuracy(model, store) == pytest.approx(reported)
     rows = dataset.test_rows[:4]
     explanation = model.explain([dataset.image(int(r)) for r in rows])
@@ -142,6 +149,22 @@ def test_running_again_skips_everything_and_a_change_runs_what_depends_on_it(smo
     assert [line.split()[2] for line in lines] == ["skipped"] * 2 + ["done"] * 4
     model = qpm_lib.DinoQPM.load(smoke / "model")
     assert model.n_per_class == 2
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("method", ["sldd", "qsenn"])
+def test_a_baseline_is_one_setting_away(smoke_copy, capsys, method):
+    arguments = ["--set", f"selection.method={method}", "--param", "06.trade_off_epochs=0", "--param", "06.n_checked=4"]
+    assert main(["run", "--profile", "smoke", "--out", str(smoke_copy), *arguments]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert [line.split()[2] for line in lines] == ["skipped"] * 2 + ["done"] * 4
+    assert "03_sparse_linear_model" in lines[2]
+    results = qpm_lib.open_run(smoke_copy, "smoke").load_metrics()
+    assert list(results) == ["linear_probe", "dense", method]
+    weight = qpm_lib.DinoQPM.load(smoke_copy / "model").class_weight
+    assert int((weight != 0).sum()) == 3 * len(weight)
+    assert results[method]["values"]["accuracy"] > 2 / len(weight)
+    assert {"SLDD", "Q-SENN"} & set((smoke_copy / "report" / "index.html").read_text().replace("<", ">").split(">"))
 
 
 def test_formulas_become_mathml_and_code_stays():

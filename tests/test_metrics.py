@@ -160,6 +160,31 @@ def test_attribute_alignment_by_hand():
     assert np.isnan(metrics.attribute_alignment(features, attributes[:, 2:]))
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_measures_of_features_do_not_depend_on_order_or_class_names(seed):
+    rng = np.random.default_rng(seed)
+    features, labels = rng.gamma(1.0, size=(60, 4)), np.arange(60) % 3
+    attributes, weight, kinds = rng.random((60, 5)) < 0.5, rng.random((3, 4)) + 0.01, rng.random((3, 6))
+    images, order, classes = rng.permutation(60), rng.permutation(4), rng.permutation(3)
+    changed, renamed = features[images][:, order], np.argsort(classes)[labels[images]]
+    assert metrics.class_independence(changed, renamed) == pytest.approx(metrics.class_independence(features, labels))
+    assert metrics.correlation(changed) == pytest.approx(metrics.correlation(features))
+    assert metrics.contrastiveness(features[:, order], seed=1) == pytest.approx(metrics.contrastiveness(features, seed=1))
+    assert metrics.contrastiveness(3 * features + 1, seed=1) == pytest.approx(metrics.contrastiveness(features, seed=1), abs=1e-4)
+    assert metrics.attribute_alignment(changed, attributes[images]) == pytest.approx(metrics.attribute_alignment(features, attributes))
+    expected = metrics.structural_grounding(weight, kinds)
+    assert metrics.structural_grounding(weight[classes][:, order], kinds[classes]) == pytest.approx(expected)
+
+
+def test_one_picture_per_class_and_a_class_that_is_never_predicted_are_fine():
+    features, labels = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]]), np.array([0, 1, 2])
+    assert metrics.class_independence(features, labels) == pytest.approx(1 - (1.0 + 0.75) / 2)
+    counts = metrics.confusion(torch.tensor([0, 0, 1]), torch.tensor(labels), 3)
+    assert counts.sum(0).tolist() == [2, 1, 0]
+    assert counts.sum(1).tolist() == [1, 1, 1]
+
+
 def test_everything_at_once_is_the_same_as_one_by_one(planted, trained):
     store, dataset = planted
     model = trained[2]

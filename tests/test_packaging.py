@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAYERS = [
     ["artifacts", "seeding", "progress", "_torchvision"], ["config"], ["data"], ["backbones"], ["pretraining"], ["features"],
     ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain", "tradeoff"],
-    ["plotting"], ["table"], ["runs"], ["runner"], ["report", "doctor"], ["cli"],
+    ["plotting"], ["runs"], ["table"], ["runner"], ["report", "doctor"], ["cli"],
 ]  # fmt: skip
 
 

@@ -207,6 +207,23 @@ def test_an_interrupt_returns_the_best_selection(slow, stage, signalled):
     assert found.features.shape == (30,)
 
 
+def test_an_interrupt_while_splitting_returns_the_best_selection(slow, monkeypatch):
+    a, r, options = slow
+    monkeypatch.setattr("qpm_lib.selection.solver._SCIP_WORK", -1.0)
+    seen = []
+
+    def interrupt(progress):
+        seen.append(progress)
+        if progress.stage == "splitting" and progress.bound < seen[-2].bound:
+            raise KeyboardInterrupt
+
+    found = selection.solve(a, r, **options, on_progress=interrupt)
+    assert found.status == "interrupted"
+    assert seen[-1].stage == "splitting"
+    assert found.objective >= max(p.objective for p in seen) - 1e-6
+    assert found.objective < found.bound == seen[-1].bound
+
+
 def test_an_error_inside_the_solver_is_not_lost(slow):
     a, r, options = slow
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from qpm_lib.selection import select_sparse
-from qpm_lib.selection.elastic_net import Layer, elastic_net, group_path, penalty_path, strongest_penalty
+from qpm_lib.selection.elastic_net import Layer, elastic_net, elastic_net_path, group_path, penalty_path, strongest_penalty
 from qpm_lib.selection.sldd import SparseSelection, qsenn_layer, sldd_layer, standardised
 
 
@@ -46,6 +46,32 @@ def test_elastic_net_equals_scikit_learn(strength):
     np.testing.assert_allclose(ours.weight.numpy(), reference.coef_, atol=1e-4)
     theirs = Layer(torch.tensor(reference.coef_), torch.tensor(reference.intercept_))
     assert loss(x, y, ours, strength, 0.7, group=False) <= loss(x, y, theirs, strength, 0.7, group=False) + 1e-9
+
+
+def test_the_path_is_solved_as_well_as_by_scikit_learn():
+    """With the settings the baselines use, on correlated features, at the weakest penalty."""
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(8)
+    x, y = planted(8, n=400)
+    x = standardised(torch.cat([x, x + 0.4 * torch.tensor(rng.normal(size=x.shape))], 1))
+    *_, last = elastic_net_path(x, y, 4, mixing=0.99)
+    strength = penalty_path(strongest_penalty(x, y, 4, mixing=0.99, group=False))[-1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        options = {
+            "penalty": "elasticnet",
+            "solver": "saga",
+            "l1_ratio": 0.99,
+            "C": 1 / (strength * len(y)),
+            "tol": 1e-7,
+            "max_iter": 20000,
+        }
+        reference = LogisticRegression(**options).fit(x.numpy(), y.numpy())
+    theirs = Layer(torch.tensor(reference.coef_), torch.tensor(reference.intercept_))
+    ours, best = (loss(x, y, layer, strength, 0.99, group=False) for layer in (last, theirs))
+    assert ours == pytest.approx(best, rel=1e-4)
+    np.testing.assert_allclose(last.weight, theirs.weight, atol=0.02 * float(theirs.weight.abs().max()))
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.02])
@@ -125,8 +151,14 @@ def test_selections_are_saved_whole(method, tmp_path):
 
 def test_bad_input_is_refused():
     x, y = (t.numpy() for t in planted(7))
-    with pytest.raises(ValueError, match=r"n_features .=13. exceeds the number of features .=12"):
-        select_sparse(x, y, n_features=13, n_per_class=2)
+    for n in (0, 13):
+        with pytest.raises(ValueError, match=rf"n_features .={n}. must be from 1 to the number of features .=12"):
+            select_sparse(x, y, n_features=n, n_per_class=2)
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=rf"n_per_class .={k}. must be from 1 to n_features"):
+            select_sparse(x, y, n_features=3, n_per_class=k)
+    with pytest.raises(ValueError, match="no feature tells the classes apart"):
+        select_sparse(np.ones_like(x), y, n_features=3, n_per_class=2, method="qsenn")
     x[0, 0] = np.nan
     with pytest.raises(ValueError, match="1 values that are not finite"):
         select_sparse(x, y, n_features=3, n_per_class=2)
@@ -187,5 +219,7 @@ def test_the_rounds_of_qsenn_are_those_of_the_paper_or_of_the_release():
     intended = _rounds(load_profile("cub", **{"selection.method": "qsenn"}))
     assert [epochs for epochs, _ in intended] == [10, 10, 10, 40]
     np.testing.assert_allclose([lr / 5e-3 for _, lr in intended], [1, 0.9, 0.81, 0.729])
-    released = load_profile("cub", **{"selection.method": "qsenn", "selection.rounds": "released", "fine_tune.epochs": 100})
+    released = load_profile("cub", **{"selection.method": "qsenn", "selection.rounds": "released"})
     assert _rounds(released) == [(25, 5e-3)] * 4
+    with pytest.raises(ValueError, match=r"fine_tune.epochs .=3. must be at least 4"):
+        load_profile("cub", **{"selection.method": "qsenn", "fine_tune.epochs": 3})

@@ -20,7 +20,7 @@ def result(accuracy, **others):
 
 def finished(folder, accuracies, **settings):
     run = RunFolder.create(folder, load_profile("smoke", **settings))
-    write_json(folder / "metrics.json", {name: result(a) for name, a in accuracies.items()})
+    run.save_metrics({name: result(a) for name, a in accuracies.items()})
     return run.path
 
 
@@ -83,6 +83,28 @@ def test_unfinished_runs_are_refused_before_anything_is_written(runs, tmp_path, 
     assert main(["evaluate", "--table", *map(str, runs), "--out", str(tmp_path / "t")]) == 1
     assert "holds no finished run" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
-    write_json(runs[0] / "metrics.json", {"qpm": {"accuracy": 0.5}})
-    assert main(["evaluate", "--table", str(runs[0])]) == 1
-    assert "run chapter 06 again" in capsys.readouterr().err
+    for damaged in ([], {}, {"models": {}}, {"models": {"qpm": {"accuracy": 0.5}}}):
+        write_json(runs[0] / "metrics.json", damaged)
+        assert main(["evaluate", "--table", str(runs[0]), "--out", str(tmp_path / "t")]) == 1
+        assert "run chapter 06 again" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
+
+
+def test_measures_of_other_settings_are_refused(runs, tmp_path, capsys):
+    """A run that was given new settings and then stopped still has the measures of the old ones."""
+    RunFolder.create(runs[0], load_profile("smoke", seed=7))
+    assert main(["evaluate", "--table", *map(str, runs), "--out", str(tmp_path / "t")]) == 1
+    assert "was made with other settings" in capsys.readouterr().err
+
+
+def test_sid_of_another_k_is_another_row(tmp_path):
+    folders = [finished(tmp_path / f"k{k}", {"dense": 0.5}, **{"seed": k, "selection.n_per_class": k}) for k in (2, 3)]
+    rows = table(read_runs(folders))
+    assert [row.label for row in rows] == ["dense model (selection.n_per_class=2)", "dense model (selection.n_per_class=3)"]
+
+
+def test_other_data_are_another_table(tmp_path):
+    folders = [finished(tmp_path / f"s{s}", {"qpm": 0.5}, **{"data.seed": s}) for s in (3, 4)]
+    text = to_markdown(table(read_runs(folders)))
+    assert "(data.seed=3)**" in text
+    assert "(data.seed=4)**" in text

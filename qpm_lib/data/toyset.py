@@ -41,7 +41,7 @@ class Scenes:
         return render(bird, self.seeds[dataset.files[row]], without=without)
 
 
-def _present(bird: Bird) -> list[bool]:
+def present(bird: Bird) -> list[bool]:
     """Which attributes a bird has; a bird without a crown has no crown colour."""
     has = []
     for factor, variants in FACTORS.items():
@@ -109,14 +109,14 @@ def _fill(root: Path, species: list[Bird], train: int, test: int, seed: int) -> 
         lines["bounding_boxes"].append(f"{image_id} {x.min()}.0 {y.min()}.0 {np.ptp(x) + 1}.0 {np.ptp(y) + 1}.0")
         lines["parts/part_locs"] += _part_rows(image_id, parts)
         visible_in[image_id] = set(np.unique(parts).tolist())
-        for a, (attribute, has) in enumerate(zip(ATTRIBUTES, _present(species[c]), strict=True), 1):
+        for a, (attribute, has) in enumerate(zip(ATTRIBUTES, present(species[c]), strict=True), 1):
             part = PARTS.index(FACTOR_PART[attribute.split("::")[0]])
             shown = has and (part in visible_in[image_id] or attribute == "crown::none")
             lines["attributes/image_attribute_labels"].append(f"{image_id} {a} {int(shown)} 4 0.0")
     lines["classes"] = [f"{c + 1} {name}" for c, name in enumerate(classes)]
     lines["parts/parts"] = [f"{k} {PARTS[k]}" for k in range(1, len(PARTS))]
     lines["attributes/attributes"] = [f"{a} {name}" for a, name in enumerate(ATTRIBUTES, 1)]
-    lines["attributes/class_attribute_labels_continuous"] = [" ".join(str(100.0 * has) for has in _present(bird)) for bird in species]
+    lines["attributes/class_attribute_labels_continuous"] = [" ".join(str(100.0 * has) for has in present(bird)) for bird in species]
     for name, text in lines.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / f"{name}.txt").write_text("\n".join(text) + "\n", encoding="utf-8")

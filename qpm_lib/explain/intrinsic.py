@@ -30,7 +30,7 @@ class IntrinsicExplanation:
         self.model = model
 
     def __call__(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
-        """Maps (B, g, g), non-negative."""
+        """Maps (B, g, g), non-negative for a QPM, signed for the baselines."""
         return self.model.local_map(self.model.output(images), targets)
 
 

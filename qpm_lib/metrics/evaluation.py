@@ -27,10 +27,13 @@ MEASURES = {
 }
 
 
-def _stack_masks(dataset: ImageDataset, rows: list[int], grid: int) -> Bool[Tensor, "images g g"]:
-    """Masks of any size, each brought to the patch grid."""
-    cells = [measure.grid_masks(torch.as_tensor(dataset.mask(row))[None], grid, dilate=False)[0] > 0 for row in rows]
-    return torch.stack(cells)
+def _stack_masks(dataset: ImageDataset, rows: list[int], grid: int, *, crop: bool) -> Bool[Tensor, "images g g"]:
+    """Masks of any size, each cut to the central square where pictures are, and brought to the patch grid."""
+    masks = [torch.as_tensor(dataset.mask(row)) for row in rows]
+    if crop:
+        sides = [min(mask.shape) for mask in masks]
+        masks = [m[(m.shape[0] - s) // 2 :, (m.shape[1] - s) // 2 :][:s, :s] for m, s in zip(masks, sides, strict=True)]
+    return torch.stack([measure.grid_masks(mask[None], grid, dilate=False)[0] > 0 for mask in masks])
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def _on_test_pictures(model: Classifier, store: FeatureStore, dataset: ImageData
         found["accuracy"].append((predicted == labels).float())
         found["sid"].append(measure.sid_per_image(out.maps, weight, predicted, k))
         if dataset.masks is not None:
-            masks = _stack_masks(dataset, rows[done : done + len(labels)].tolist(), store.grid)
+            masks = _stack_masks(
+                dataset, rows[done : done + len(labels)].tolist(), store.grid, crop=store.backbone_fingerprint.get("aspect") == "crop"
+            )
             score, chance = measure.plausibility_per_image(out.maps, weight, predicted, masks)
             found["plausibility"].append(score)
             found["plausibility_chance"].append(chance)
@@ -113,7 +118,7 @@ def _on_training_features(
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     rows = store.rows(train=True)
     vectors, labels = feature_vectors(model, store, rows), store.labels[rows].numpy()
-    weight = np.abs(model.class_weight.detach().cpu().numpy())
+    weight = model.class_weight.detach().cpu().numpy()
     attributes, classes = dataset.image_attributes, dataset.class_attributes
     values: dict[str, float | None] = {
         "class_independence": measure.class_independence(vectors, labels),

@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from qpm_lib.data import ImageDataset
 from qpm_lib.data.birdshapes import FACTOR_PART, FACTORS, PARTS, Bird
 from qpm_lib.data.toybirds import CLUTTER, random_bird, render
-from qpm_lib.data.toyset import ATTRIBUTES, Scenes
+from qpm_lib.data.toyset import ATTRIBUTES, Scenes, present
 from qpm_lib.progress import progress
 
 Explain = Callable[[Sequence[Image.Image], Int[Tensor, "batch"]], Float[Tensor, "batch g g"]]
@@ -250,7 +250,7 @@ def feature_purity(
         areas.append(part_importance(torch.ones_like(maps[:, :1]), parts)[:, 0])
         vectors.append(vector.float().cpu().numpy())
     x, on, area = np.concatenate(vectors), np.concatenate(shares), np.concatenate(areas)
-    has = np.array([[getattr(bird, a.split("::")[0]) == a.split("::")[1] for a in ATTRIBUTES] for bird in birds])
+    has = np.array([present(bird) for bird in birds])
     explained = _squared_correlation(x, has.astype(float))
     best = explained.argmax(1)
     part = np.array([PARTS.index(FACTOR_PART[a.split("::")[0]]) - 1 for a in ATTRIBUTES])[best]

@@ -53,9 +53,14 @@ class SparseSelection:
 
         Raises
         ------
-        ValueError : when it contradicts itself.
+        ValueError : when there is none, or it contradicts itself.
         """
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: run chapter 03 first")
         values = read_json(path)
+        missing = {"method", "features", "weight", "bias", "seconds"} - set(values)
+        if missing:
+            raise ValueError(f"{path} is no selection of a sparse baseline ({', '.join(sorted(missing))} missing): run chapter 03 again")
         values.pop("made_by", None)
         arrays = {name: np.array(values[name], dtype) for name, dtype in (("features", int), ("weight", np.float32), ("bias", np.float32))}
         selection = cls(**{**values, **arrays})
@@ -125,13 +130,15 @@ def select_sparse(
 
     Raises
     ------
-    ValueError : for values that are not finite, or n > F.
+    ValueError : for values that are not finite, n not in 1 to F, k not in 1 to n, or features of which none tells classes apart.
     """
     began, n_classes = time.monotonic(), int(labels.max()) + 1
     if not np.isfinite(vectors).all():
         raise ValueError(f"features hold {int((~np.isfinite(vectors)).sum())} values that are not finite")
-    if n_features > vectors.shape[1]:
-        raise ValueError(f"n_features (={n_features}) exceeds the number of features (={vectors.shape[1]}): lower it")
+    if not 1 <= n_features <= vectors.shape[1]:
+        raise ValueError(f"n_features (={n_features}) must be from 1 to the number of features (={vectors.shape[1]})")
+    if not 1 <= n_per_class <= n_features:
+        raise ValueError(f"n_per_class (={n_per_class}) must be from 1 to n_features (={n_features})")
     z, y = standardised(torch.as_tensor(vectors).float().to(device)), torch.as_tensor(labels).long().to(device)
     features = sorted(group_path(z, y, n_classes, n_features, mixing=_GROUP_MIXING))
     layer = LAYERS[method](z[:, features], y, n_classes, n_per_class)
