@@ -27,7 +27,7 @@ class _Store:
 
     def __init__(self, n_images: int, n_classes: int, grid: int) -> None:
         self.labels, self.grid, self.device = torch.arange(n_images) % n_classes, grid, torch.device("cpu")
-        self.is_train = torch.arange(n_images) % 2 == 0
+        self.is_train, self.backbone_fingerprint = torch.arange(n_images) % 2 == 0, {}
 
     def rows(self, train: bool) -> torch.Tensor:
         return torch.nonzero(self.is_train == train).flatten()

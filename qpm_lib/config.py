@@ -280,10 +280,16 @@ def load_profile(name: str, **overrides: Any) -> RunConfig:
     return with_settings(replace(config, fine_tune=tuning), overrides)
 
 
-def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
-    """The settings that `asdict` wrote to JSON, checked as if they had been typed."""
+def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as one dictionary with dotted keys, from the nested one that `asdict` makes."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat.update({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value})
+    return flat
+
+
+def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
+    """The settings that `asdict` wrote to JSON, checked as if they had been typed."""
+    flat = dotted(values)
     profile = flat.pop("profile", "toy")
     return replace(with_settings(RunConfig(), flat), profile=str(profile))

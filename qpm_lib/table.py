@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from qpm_lib.artifacts import read_json, write_atomically
-from qpm_lib.config import RunConfig, config_from_dict, stage_key
+from qpm_lib.config import RunConfig, config_from_dict, dotted, stage_key
 from qpm_lib.metrics.evaluation import MEASURES
 from qpm_lib.plotting import PALETTE
 from qpm_lib.runs import RunFolder
@@ -82,13 +82,6 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[RunConfig, dict[str, Any]]]
     return runs
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    flat = {}
-    for key, value in asdict(config).items():
-        flat.update({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value})
-    return flat
-
-
 def _cell(measure: str, results: Sequence[dict[str, Any]]) -> Cell:
     values = [r["values"].get(measure) for r in results]
     known = [v for v in values if v is not None]
@@ -133,7 +126,7 @@ def table(runs: Sequence[tuple[RunConfig, dict[str, Any]]]) -> list[Row]:
 
 def _differences(configs: Sequence[RunConfig], sections: tuple[str, ...] = ("",)) -> list[str]:
     """For each of several settings, those in which they are not all alike; paths as the name of their last part."""
-    flat = [{k: Path(v).name if k.endswith((".root", ".weights")) else v for k, v in _settings(c).items()} for c in configs]
+    flat = [{k: Path(v).name if k.endswith((".root", ".weights")) else v for k, v in dotted(asdict(c)).items()} for c in configs]
     keys = [key for key in flat[0] if key != "seed" and key.startswith(sections) and len({str(f[key]) for f in flat}) > 1]
     return [" (" + ", ".join(f"{key}={f[key]}" for key in keys) + ")" for f in flat]
 
@@ -201,11 +194,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def draw_table(
-    axes: Sequence[Axes], rows: Sequence[Row], measures: Sequence[str] = ("accuracy", "plausibility", "sid", "contrastiveness")
-) -> Sequence[Axes]:
+def draw_table(axes: Sequence[Axes], rows: Sequence[Row]) -> Sequence[Axes]:
     """One panel per measure, one dot per row with its spread over seeds; for one data set."""
-    for ax, measure in zip(axes, measures, strict=True):
+    for ax, measure in zip(axes, ("accuracy", "plausibility", "sid", "contrastiveness"), strict=True):
         for y, row in enumerate(rows):
             cell = row.cells[measure]
             if cell.mean is None:

@@ -51,14 +51,14 @@ class Evaluation:
     notes: dict[str, str]
 
 
-def bootstrap_interval(values: Float[np.ndarray, "images"], *, seed: int = 0, share: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron 1979), 2000 resamples; a single value is its own interval."""
+def bootstrap_interval(values: Float[np.ndarray, "images"], *, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a mean (Efron 1979), 2000 resamples; a single value is its own interval."""
     from scipy.stats import bootstrap
 
     if len(values) < 2 or np.ptp(values) == 0:
         return float(values.mean()), float(values.mean())
     rng = np.random.default_rng([seed, 41])
-    options = {"n_resamples": 2000, "batch": 100, "method": "percentile", "confidence_level": share, "random_state": rng}
+    options = {"n_resamples": 2000, "batch": 100, "method": "percentile", "random_state": rng}
     interval = bootstrap((values,), np.mean, **options).confidence_interval
     return float(interval.low), float(interval.high)
 

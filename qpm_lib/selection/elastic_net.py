@@ -82,8 +82,8 @@ def elastic_net(
     return Layer(current[:, :-1], current[:, -1])
 
 
-def penalty_path(strongest: float, *, steps: int = 100, smallest: float = 1e-3) -> list[float]:
-    """Strengths from `strongest` down to `smallest` times it, in equal ratios.
+def penalty_path(strongest: float) -> list[float]:
+    """A hundred strengths from `strongest` down to a thousandth of it, in equal ratios.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def penalty_path(strongest: float, *, steps: int = 100, smallest: float = 1e-3) 
     """
     if not strongest > 1e-12:
         raise ValueError("no feature tells the classes apart: train the dense model longer")
-    return [strongest * smallest ** (i / (steps - 1)) for i in range(steps)]
+    return [strongest * 1e-3 ** (i / 99) for i in range(100)]
 
 
 def elastic_net_path(
