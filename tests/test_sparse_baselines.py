@@ -65,7 +65,7 @@ def test_the_path_is_solved_as_well_as_by_scikit_learn():
             "l1_ratio": 0.99,
             "C": 1 / (strength * len(y)),
             "tol": 1e-7,
-            "max_iter": 20000,
+            "max_iter": 200000,
         }
         reference = LogisticRegression(**options).fit(x.numpy(), y.numpy())
     theirs = Layer(torch.tensor(reference.coef_), torch.tensor(reference.intercept_))
