@@ -1,11 +1,12 @@
 """Best class sets for given features, all of them different: exact and polynomial.
 
-Without the last condition each class takes its k most valuable features. Classes that would end up with the same set are settled
-together: for m such classes, the m best sets of each are enough, and choosing among them is an assignment problem.
+Without the last condition each class takes its k most valuable features. With it, choosing the sets is an assignment problem, solved by
+shortest augmenting paths over sets that are listed only when they are needed.
 """
 
 import heapq
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from qpm_lib.selection.problem import SelectionProblem
 from qpm_lib.selection.sharing import settle_sharing
+
+Subset = tuple[int, ...]
 
 
 class Assignment(NamedTuple):
@@ -22,72 +25,94 @@ class Assignment(NamedTuple):
     loss: float
 
 
-def best_subsets(values: Float[np.ndarray, "n"], k: int, count: int) -> list[tuple[float, tuple[int, ...]]]:
-    """The `count` most valuable k-subsets, best first, each with its loss against the best and its ascending indices."""
-    order = np.argsort(-values, kind="stable")
-    ranked = values[order]
+def best_subsets(values: Float[np.ndarray, "n"], k: int) -> Iterator[tuple[float, Subset]]:
+    """All k-subsets from the most to the least valuable, each with its loss against the best and its ascending indices."""
+    order = np.argsort(-values, kind="stable").tolist()
+    ranked = values[order].tolist()
     heap = [(0.0, tuple(range(k)))]
-    seen, found = {heap[0][1]}, []
-    while heap and len(found) < count:
+    seen = {heap[0][1]}
+    while heap:
         loss, ranks = heapq.heappop(heap)
-        found.append((loss, tuple(sorted(order[list(ranks)].tolist()))))
+        yield loss, tuple(sorted(order[rank] for rank in ranks))
         for i, rank in enumerate(ranks):
-            following = ranks[i + 1] if i + 1 < k else len(values)
+            following = ranks[i + 1] if i + 1 < k else len(ranked)
             if rank + 1 < following:
                 moved = (*ranks[:i], rank + 1, *ranks[i + 1 :])
                 if moved not in seen:
                     seen.add(moved)
                     heapq.heappush(heap, (loss + ranked[rank] - ranked[rank + 1], moved))
-    return found
 
 
-def _settle(group: set[int], options: dict[int, list[tuple[float, tuple[int, ...]]]]) -> tuple[dict[int, tuple[int, ...]], float]:
-    """Different sets for a group of classes from their options, at the least loss."""
-    from scipy.optimize import linear_sum_assignment
+class _Options:
+    """The sets of one class, best first, listed only as far as somebody asked."""
 
-    classes = sorted(group)
-    columns: dict[tuple[int, ...], int] = {}
-    for c in classes:
-        for _, subset in options[c]:
-            columns.setdefault(subset, len(columns))
-    cost = np.full((len(classes), len(columns)), np.inf)
-    for row, c in enumerate(classes):
-        for loss, subset in options[c]:
-            cost[row, columns[subset]] = loss
-    rows, chosen = linear_sum_assignment(cost)
-    subsets = list(columns)
-    return {classes[r]: subsets[q] for r, q in zip(rows, chosen, strict=True)}, float(cost[rows, chosen].sum())
+    def __init__(self, values: Float[np.ndarray, "n"], k: int) -> None:
+        self._rest, self._listed = best_subsets(values, k), []
+
+    def __iter__(self) -> Iterator[tuple[float, Subset]]:
+        yield from self._listed
+        for option in self._rest:
+            self._listed.append(option)
+            yield option
 
 
-def _groups(
-    value: Float[np.ndarray, "n classes"], k: int, sets: list[tuple[int, ...]]
-) -> list[tuple[set[int], dict[int, list[tuple[float, tuple[int, ...]]]]]]:
-    """Classes that must be settled together, with the sets each might take: as many as the group has classes.
+class _Matching:
+    """Classes and the sets they have, at the least total loss; grows by one class at a time.
 
-    A group starts with the classes that want one set, and grows by every class and group that wants or might take one of its sets.
-    Groups have no set in common, so each can be settled by itself.
+    A new class takes the end of a shortest augmenting path (Jonker and Volgenant, Computing 38, 1987): a set that nobody has, or one whose
+    owner moves on. A class looks at its sets only up to the first free one, since none after it can be nearer.
     """
-    owners: dict[tuple[int, ...], set[int]] = defaultdict(set)
-    for c, subset in enumerate(sets):
-        owners[subset].add(c)
-    pending = [set(classes) for classes in owners.values() if len(classes) > 1]
-    done: list[tuple[set[int], dict]] = []
-    while pending:
-        group = pending.pop()
-        options = {c: best_subsets(value[:, c], k, len(group)) for c in sorted(group)}
-        wanted = {subset for choices in options.values() for _, subset in choices}
-        grown = group.union(*(owners[subset] for subset in wanted if subset in owners))
-        for other in [o for o in done if o[0] & grown or any(s in wanted for choices in o[1].values() for _, s in choices)]:
-            grown |= other[0]
-            done.remove(other)
-        for other in [o for o in pending if o & grown]:
-            grown |= other
-            pending.remove(other)
-        if grown == group:
-            done.append((group, options))
-        else:
-            pending.append(grown)
-    return done
+
+    def __init__(self, value: Float[np.ndarray, "n classes"], k: int) -> None:
+        self.value, self.k = value, k
+        self.owner: dict[Subset, int] = {}
+        self.options: dict[int, _Options] = {}
+        self.level: dict[int, float] = defaultdict(float)
+        self.price: dict[Subset, float] = defaultdict(float)
+
+    def add(self, start: int) -> None:
+        """Give class `start` a set."""
+        row, reached, passed, via = start, 0.0, {start: 0.0}, {}
+        heap: list[tuple[float, Subset, int]] = []
+        while True:
+            if row not in self.options:
+                self.options[row] = _Options(self.value[:, row], self.k)
+            for loss, subset in self.options[row]:
+                heapq.heappush(heap, (reached + loss - self.level[row] - self.price[subset], subset, row))
+                if subset not in self.owner:
+                    break
+            while True:
+                reached, subset, before = heapq.heappop(heap)
+                if subset not in via:
+                    break
+            via[subset] = before
+            if subset not in self.owner:
+                break
+            row = self.owner[subset]
+            passed[row] = reached
+        for c, distance in passed.items():
+            self.level[c] += reached - distance
+        for taken in via:
+            if taken in self.owner:
+                self.price[taken] -= reached - passed[self.owner[taken]]
+        held = {c: taken for taken, c in self.owner.items() if c in passed}
+        while True:
+            c = via[subset]
+            self.owner[subset] = c
+            if c == start:
+                return
+            subset = held[c]
+
+
+def _settle(value: Float[np.ndarray, "n classes"], k: int, best: list[Subset]) -> tuple[list[Subset], float]:
+    """Different sets for all classes at the least total loss, and that loss; `best` are the sets they would take alone."""
+    matching = _Matching(value, k)
+    late = [c for c, subset in enumerate(best) if matching.owner.setdefault(subset, c) != c]
+    for c in late:
+        matching.add(c)
+    sets = [subset for subset, _ in sorted(matching.owner.items(), key=lambda item: item[1])]
+    lost = [next(loss for loss, subset in matching.options[c] if subset == sets[c]) for c in matching.options]
+    return sets, float(sum(lost))
 
 
 def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignment:
@@ -97,12 +122,7 @@ def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignm
         return _assign_sharing(problem, value)
     top = np.argsort(-value, axis=0, kind="stable")[: problem.k]
     sets = [tuple(sorted(top[:, c].tolist())) for c in range(problem.n_classes)]
-    loss = 0.0
-    for group, options in _groups(value, problem.k, sets):
-        settled, lost = _settle(group, options)
-        loss += lost
-        for c, subset in settled.items():
-            sets[c] = subset
+    sets, loss = _settle(value, problem.k, sets)
     matrix = np.zeros((problem.n_classes, len(features)), bool)
     for c, subset in enumerate(sets):
         matrix[c, list(subset)] = True

@@ -15,7 +15,7 @@ from qpm_lib.selection.cuts import Cut, Point, class_cuts, clique_cuts, descendi
 from qpm_lib.selection.problem import SelectionProblem
 
 Group = tuple[int, ...]
-_PURGE_EVERY = 8
+_PURGE_EVERY, _NEAR, _TIGHT = 8, 1e-2, 1e-6
 _LOCAL_SHARE, _STALL_SHARE, _STALL_ROUNDS = 0.3, 0.03, 5
 
 
@@ -47,7 +47,7 @@ class Relaxation:
         self.problem, self.infinite, self._status = problem, highspy.kHighsInf, highspy.HighsModelStatus
         f, c = problem.value.shape
         self.model = highspy.Highs()
-        for name, setting in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
+        for name, setting in (("output_flag", False), ("threads", 1), ("solver", "simplex"), ("simplex_scale_strategy", 0)):
             self.model.setOptionValue(name, setting)
         ranked = np.sort(problem.value, axis=0)
         lower = np.zeros(f)
@@ -128,10 +128,10 @@ class Relaxation:
         right = np.array([row.right if isinstance(row, Cut) else np.inf for row in self.rows])
         return np.array(self.model.getSolution().row_value)[1:] + right
 
-    def purge(self) -> None:
-        """Drop cuts that are far from tight, and groups that are free."""
-        loose = self.slack() > 1e-2
-        loose &= [isinstance(row, Cut) or row not in self._limited for row in self.rows]
+    def purge(self, slack: float = _TIGHT) -> None:
+        """Drop cuts with more slack than this, and groups that are free."""
+        loose = self.slack() > slack
+        loose &= np.array([isinstance(row, Cut) or row not in self._limited for row in self.rows], bool)
         if loose.any():
             self.model.deleteRows(int(loose.sum()), (np.flatnonzero(loose) + 1).astype(np.int32))
             self.rows = [row for row, out in zip(self.rows, loose, strict=True) if not out]
@@ -161,7 +161,7 @@ def root_bound(
         if value <= target or time.monotonic() - began > time_limit:
             break
         if len(history) % _PURGE_EVERY == 0:
-            relaxation.purge()
+            relaxation.purge(_NEAR)
         tolerance = 1e-6 * abs(value)
         cuts = class_cuts(problem, point, order, tolerance)
         small = len(cuts) < problem.n_classes // 10
@@ -176,5 +176,5 @@ def root_bound(
         if not cuts or (local and gained < max(_STALL_SHARE * left, 1e-5 * abs(value))):
             break
         relaxation.add(cuts)
-    tight = relaxation.slack() < 1e-6
+    tight = relaxation.slack() <= _TIGHT
     return RootBound(best, with_feature, without_feature, point, [c for c, near in zip(relaxation.rows, tight, strict=True) if near])

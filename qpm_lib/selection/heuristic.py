@@ -92,15 +92,15 @@ def evaluate(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Candi
     return Candidate(features, relaxed_objective(problem, features) - assign(problem, features).loss)
 
 
-def _polish(problem: SelectionProblem, candidate: Candidate) -> Candidate:
-    """Swaps that improve the exact value, tried in the order of their relaxed gain; for sets whose classes clash."""
+def _polish(problem: SelectionProblem, candidate: Candidate, stop: float) -> Candidate:
+    """Swaps that improve the exact value, tried in the order of their relaxed gain until time `stop`; for sets whose classes clash."""
     tries = _TRIES // 10 if problem.sharing else _TRIES
-    while True:
+    while time.monotonic() < stop:
         gains = swap_gains(problem, candidate.features)
         relaxed = relaxed_objective(problem, candidate.features)
         order = np.argsort(-gains, axis=None)[:tries]
         for inn, out in zip(*np.unravel_index(order, gains.shape), strict=True):
-            if relaxed + gains[inn, out] <= candidate.objective + _EPSILON:
+            if relaxed + gains[inn, out] <= candidate.objective + _EPSILON or time.monotonic() > stop:
                 return candidate
             trial = evaluate(problem, np.where(np.arange(problem.n) == out, inn, candidate.features))
             if trial.objective > candidate.objective + _EPSILON:
@@ -108,6 +108,7 @@ def _polish(problem: SelectionProblem, candidate: Candidate) -> Candidate:
                 break
         else:
             return candidate
+    return candidate
 
 
 def search(
@@ -135,8 +136,8 @@ def search(
 
 def improve(problem: SelectionProblem, start: Int[np.ndarray, "n"], *, seed: int = 0, time_limit: float = 60.0) -> Candidate:
     """The best set a short tabu search finds from a given one."""
-    rng = np.random.default_rng([seed, 31])
-    return _polish(problem, evaluate(problem, _search(problem, start, 10, rng, time.monotonic() + time_limit)))
+    rng, stop = np.random.default_rng([seed, 31]), time.monotonic() + time_limit
+    return _polish(problem, evaluate(problem, _search(problem, start, 10, rng, stop)), stop)
 
 
 def _iterate(
@@ -151,7 +152,7 @@ def _iterate(
         again = _disturbed(problem, best.features, rng) if round_ % 2 else greedy(problem, rng)
         trial = evaluate(problem, _search(problem, again, patience, rng, stop))
         best = max(best, trial, key=lambda candidate: candidate.objective)
-    return _polish(problem, best)
+    return _polish(problem, best, stop)
 
 
 def _disturbed(problem: SelectionProblem, features: Int[np.ndarray, "n"], rng: np.random.Generator) -> Int[np.ndarray, "n"]:

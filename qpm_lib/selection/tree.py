@@ -20,8 +20,7 @@ from qpm_lib.selection.heuristic import Candidate, evaluate
 from qpm_lib.selection.problem import SelectionProblem
 
 _WORKERS, _ROUNDS = 2, 3
-_TRIED, _TRIED_FIRST, _STEPS, _TRUSTED = 6, 32, 150, 3
-_MAX_ROWS_PER_CLASS, _MAX_ROWS = 3, 1500
+_TRIED, _TRIED_FIRST, _STEPS, _TRUSTED = 2, 32, 100, 3
 Limits = dict[Group, tuple[float, float]]
 
 
@@ -77,8 +76,7 @@ class _Worker:
         """Bound a case, and split it if its bound is above the target."""
         problem, relaxation, found = self.problem, self.relaxation, None
         relaxation.limit(limits)
-        if len(relaxation.rows) > _MAX_ROWS_PER_CLASS * problem.n_classes + _MAX_ROWS:
-            relaxation.run()
+        if relaxation.run() > -np.inf:
             relaxation.purge()
         before = np.inf
         for round_ in itertools.count():
