@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qpm_lib.artifacts import read_json, write_json
 from qpm_lib.progress import progress
-from qpm_lib.selection.elastic_net import Layer, elastic_net_path, group_path
+from qpm_lib.selection.elastic_net import Layer, elastic_net, elastic_net_path, group_path, penalty_path, strongest_penalty
 
 _GROUP_MIXING, _SPARSE_MIXING = 0.8, 0.99
 _MIN_STD = 1e-5
@@ -98,9 +98,11 @@ def qsenn_layer(z: Float[Tensor, "images n"], labels: Int[Tensor, "images"], n_c
     """Ternary weights {-a, 0, a} from the end of the path, a their mean size; the bias makes up for different numbers of signs.
 
     b_c = b - (d_c - min d) 2 b / (max d - min d), d_c = positive minus negative weights of class c, b = max |bias|; b for all if d is
-    constant.
+    constant. Only the weakest penalty is solved: its minimum does not depend on the way there, and the way costs ten times as much.
     """
-    *_, layer = progress(elastic_net_path(z, labels, n_classes, mixing=_SPARSE_MIXING), "sparse layer", total=100)
+    weakest = penalty_path(strongest_penalty(z, labels, n_classes, mixing=_SPARSE_MIXING, group=False))[-1]
+    start = Layer(z.new_zeros(n_classes, z.shape[1]), z.new_zeros(n_classes))
+    layer = elastic_net(z, labels, weakest, mixing=_SPARSE_MIXING, start=start, max_steps=20_000)
     kept = _keep_largest(layer.weight, n_per_class * n_classes)
     weight = kept.sign() * kept[kept != 0].abs().mean()
     surplus, top = kept.sign().sum(1), layer.bias.abs().max()
