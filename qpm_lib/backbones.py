@@ -1,8 +1,9 @@
 """Frozen backbones by name: pictures in, patch tokens and the CLS token out.
 
 All of them are timm models. `toy` is the small vision transformer embedded in this package (renderer-supervised, see
-`qpm_lib/pretraining.py`); the DINOv2 models with registers are the official ones (Oquab et al., 2023; Darcet et al., 2024); `resnet50` is
-the convolutional baseline, whose patches are the cells of its last feature map and whose CLS token is their mean.
+`qpm_lib/pretraining.py`); DINO (Caron et al., 2021), DINOv2 (Oquab et al., 2023; with registers: Darcet et al., 2024) and DINOv3 (Simeoni
+et al., 2025) give the tokens of the official code at every input size; `resnet50` is the convolutional baseline, whose patches are the
+cells of its last feature map and whose CLS token is their mean.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from qpm_lib._torchvision import import_torchvision
 from qpm_lib.artifacts import write_atomically
@@ -27,23 +29,51 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class BackboneEntry(NamedTuple):
-    """What the registry knows of a backbone: its timm architecture, native input size and patch size in pixels, and normalisation."""
+    """What the registry knows of a backbone.
+
+    Attributes
+    ----------
+    architecture : its timm name. image_size : default input side in pixels. patch_size : in pixels. width : D. registers : extra tokens.
+    parameters : in millions. licence : of the weights. trained_size : input side of the position embedding in the weights; 0 where it
+    is not resized. offset : what the official code adds to the new grid before it resizes the position embedding; None where timm's
+    way is the official one. mean, std : normalisation of the pictures.
+    """
 
     architecture: str
     image_size: int
     patch_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    width: int
+    registers: int
+    parameters: float
+    licence: str
+    trained_size: int = 0
+    offset: float | None = None
+    mean: tuple[float, float, float] = _IMAGENET_MEAN
+    std: tuple[float, float, float] = _IMAGENET_STD
 
 
-BACKBONES: Mapping[str, BackboneEntry] = {
-    "toy": BackboneEntry("", 128, 8, (TOY_MEAN,) * 3, (TOY_STD,) * 3),
-    **{
-        f"dinov2_vit{letter}14_reg": BackboneEntry(f"vit_{size}_patch14_reg4_dinov2.lvd142m", 224, 14, _IMAGENET_MEAN, _IMAGENET_STD)
-        for letter, size in (("s", "small"), ("b", "base"), ("l", "large"))
-    },
-    "resnet50": BackboneEntry("resnet50.tv_in1k", 224, 32, _IMAGENET_MEAN, _IMAGENET_STD),
-}
+def _entries() -> dict[str, BackboneEntry]:
+    apache, meta = "Apache-2.0", "DINOv3 License (Meta)"
+    toy = {"mean": (TOY_MEAN,) * 3, "std": (TOY_STD,) * 3}
+    entries = {"toy": BackboneEntry("", 128, 8, 192, 4, 2.7, "MIT", **toy)}
+    for letter, size, width, millions in (("s", "small", 384, 21.7), ("b", "base", 768, 85.8)):
+        for patch in (16, 8):
+            timm_name = f"vit_{size}_patch{patch}_224.dino"
+            entries[f"dino_vit{letter}{patch}"] = BackboneEntry(timm_name, 224, patch, width, 0, millions, apache, 224, 0.1)
+    sizes = (("s", "small", 384, 22.1), ("b", "base", 768, 86.6), ("l", "large", 1024, 304.4), ("g", "giant", 1536, 1136.5))
+    for letter, size, width, millions in sizes:
+        for suffix, middle, registers, offset in (("", "", 0, 0.1), ("_reg", "_reg4", 4, None)):
+            timm_name = f"vit_{size}_patch14{middle}_dinov2.lvd142m"
+            name = f"dinov2_vit{letter}14{suffix}"
+            entries[name] = BackboneEntry(timm_name, 224, 14, width, registers, millions, apache, 518, offset)
+    sizes = (("s16", "small", 384, 21.6), ("s16plus", "small_plus", 384, 28.7), ("b16", "base", 768, 85.7), ("l16", "large", 1024, 303.1))
+    for letter, size, width, millions in sizes:
+        entries[f"dinov3_vit{letter}"] = BackboneEntry(f"vit_{size}_patch16_dinov3_qkvb.lvd1689m", 224, 16, width, 4, millions, meta)
+    entries["resnet50"] = BackboneEntry("resnet50.tv_in1k", 224, 32, 2048, 0, 23.5, "BSD-3-Clause")
+    return entries
+
+
+BACKBONES: Mapping[str, BackboneEntry] = _entries()
 
 
 class Tokens(NamedTuple):
@@ -120,6 +150,31 @@ def _load_checked(vit: nn.Module, state: dict[str, Tensor], source: Path, name: 
     vit.load_state_dict({key: tensor.float() for key, tensor in state.items()})
 
 
+def _official_positions(embedding: Float[Tensor, "1 tokens dim"], grid: int, offset: float) -> Float[Tensor, "1 resized dim"]:
+    """Position embedding (CLS token first) on another grid, as the code of DINO and DINOv2 without registers does it.
+
+    The scale is (grid + offset) / trained grid, bicubic, without antialiasing (https://github.com/facebookresearch/dinov2,
+    `interpolate_pos_encoding`); timm antialiases, which moves tokens by up to 0.8.
+    """
+    side = round((embedding.shape[1] - 1) ** 0.5)
+    if side == grid:
+        return embedding
+    patches = rearrange(embedding[:, 1:], "1 (y x) d -> 1 d y x", y=side)
+    resized = F.interpolate(patches, scale_factor=(grid + offset) / side, mode="bicubic")
+    return torch.cat([embedding[:, :1], rearrange(resized, "1 d y x -> 1 (y x) d")], 1)
+
+
+def _set_size(vit: nn.Module, entry: BackboneEntry, image_size: int) -> nn.Module:
+    """Bring a transformer from the size of its weights to the wanted one."""
+    if image_size == (entry.trained_size or entry.image_size):
+        return vit
+    trained = vit.pos_embed.data if entry.offset is not None else None
+    vit.set_input_size(img_size=(image_size, image_size))
+    if trained is not None:
+        vit.pos_embed.data = _official_positions(trained, image_size // entry.patch_size, entry.offset)
+    return vit
+
+
 def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
     entry = BACKBONES[name]
     if name == "toy":
@@ -129,26 +184,56 @@ def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
     import_torchvision()
     import timm
 
-    options: dict[str, Any] = {"num_classes": 0} if name == "resnet50" else {"img_size": image_size, "num_classes": 0}
+    options: dict[str, Any] = {"num_classes": 0}
+    if name != "resnet50":
+        options["img_size"] = entry.trained_size or entry.image_size
     if weights is None:
         try:
-            return timm.create_model(entry.architecture, pretrained=True, **options)
+            vit = timm.create_model(entry.architecture, pretrained=True, **options)
         except (OSError, RuntimeError) as error:
             raise ValueError(
                 f"the weights of {name} could not be downloaded ({type(error).__name__}): download them elsewhere and set backbone.weights=<file>"
             ) from error
-    from timm.models.vision_transformer import checkpoint_filter_fn
-
+        return vit if name == "resnet50" else _set_size(vit, entry, image_size)
     vit, state = timm.create_model(entry.architecture, pretrained=False, **options), _read_state(weights)
     if name == "resnet50":
         _load_checked(vit, {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}, weights, name)
         return vit
+    _load_checked(vit, _in_timm_layout(state, vit, weights, name), weights, name)
+    return _set_size(vit, entry, image_size)
+
+
+def _in_timm_layout(state: dict[str, Tensor], vit: nn.Module, source: Path, name: str) -> dict[str, Tensor]:
+    """Official names of the weights translated to timm's; weights in timm's own layout stay as they are."""
+    from timm.models import eva, vision_transformer
+
+    if set(state) == set(vit.state_dict()):
+        return state
+    entry = BACKBONES[name]
+    tokens = 1 + (entry.trained_size // entry.patch_size) ** 2
+    wanted = {"patch_embed.proj.weight": (-1, entry.patch_size)} | ({"pos_embed": (1, tokens)} if entry.trained_size else {})
+    for key, (axis, length) in wanted.items():  # timm would resize these, and the tokens would not be those of the weights
+        if key not in state or state[key].shape[axis] != length:
+            found = tuple(state[key].shape) if key in state else "missing"
+            raise ValueError(f"{source} does not fit backbone {name!r}: {key} is {found}, axis {axis} must be {length}")
+    translate = eva.checkpoint_filter_fn if name.startswith("dinov3") else vision_transformer.checkpoint_filter_fn
     try:
-        state = checkpoint_filter_fn(state, vit)
-    except (KeyError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{weights} does not fit backbone {name!r} ({error})") from error
-    _load_checked(vit, state, weights, name)
-    return vit
+        return translate(state, vit)
+    except (KeyError, RuntimeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{source} does not fit backbone {name!r} ({error})") from error
+
+
+def weights_at_hand(name: str) -> str:
+    """Where the weights of a backbone would come from: `embedded`, `downloaded`, or `to download`."""
+    if name == "toy":
+        return "embedded"
+    import_torchvision()
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = timm.get_pretrained_cfg(BACKBONES[name].architecture).hf_hub_id
+    found = (try_to_load_from_cache(repository, file) for file in ("model.safetensors", "pytorch_model.bin"))
+    return "downloaded" if any(isinstance(path, str) for path in found) else "to download"
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:

@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qpm", description="Interpretable image classification on frozen vision transformers.", epilog=EPILOG, formatter_class=raw
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | evaluate | doctor")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | evaluate | backbones | doctor")
     run = commands.add_parser(
         "run",
         help="run the chapters into a run folder",
@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("evaluate", help="tables of finished runs", description=TABLE_HELP, formatter_class=raw)
     compare.add_argument("--table", nargs="+", type=Path, required=True, metavar="RUN", help="run folders")
     compare.add_argument("--out", type=Path, default=Path("runs/table"), metavar="FOLDER", help="where the files go (default: runs/table)")
+    commands.add_parser(
+        "backbones", help="list the backbones", description="Name, sizes, licence, and whether the weights are on this machine."
+    )
     commands.add_parser(
         "doctor", help="check this machine", description="One line per check; exit status 1 with the remedy when something is unusable."
     )
@@ -191,6 +194,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _backbones() -> int:
+    from qpm_lib.backbones import BACKBONES, weights_at_hand
+
+    rows = [["name", "patch", "width", "registers", "parameters", "memory", "weights", "licence of the weights"]]
+    for name, entry in BACKBONES.items():
+        size = [f"{entry.parameters:.1f} M", f"{entry.parameters * 4 / 1024:.2f} GB"]
+        rows.append([name, f"{entry.patch_size} px", str(entry.width), str(entry.registers), *size, weights_at_hand(name), entry.licence])
+    _print_table(rows)
+    _show("\nuse one:  qpm run --set backbone.name=dinov2_vits14   (downloads the weights once)")
+    _show("offline:  --set backbone.weights=FILE, an official .pth file or safetensors")
+    return 0
+
+
 def _doctor() -> int:
     from qpm_lib.doctor import examine
 
@@ -209,7 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if getattr(arguments, "verbose", False) else logging.WARNING, format="%(name)s: %(message)s")
     try:
-        return {"doctor": lambda _: _doctor(), "evaluate": _evaluate, "run": _run}[arguments.command](arguments)
+        return {"backbones": lambda _: _backbones(), "doctor": lambda _: _doctor(), "evaluate": _evaluate, "run": _run}[arguments.command](
+            arguments
+        )
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; run the same command again to go on\n")
         return 130
