@@ -10,9 +10,9 @@ from qpm_lib.artifacts import content_hash
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures. `root` may stay empty for the toy birds, which are then rendered into the cache."""
+    """Which pictures. `root` may stay empty for the toy birds, which are then rendered into the cache; `crop` cuts pictures to their boxes."""
 
-    kind: Literal["toybirds", "cub", "folder"] = "toybirds"
+    kind: Literal["toybirds", "cub", "cars", "aircraft", "folder", "csv"] = "toybirds"
     root: str = ""
     n_species: int = 24
     train_per_class: int = 100
@@ -20,6 +20,7 @@ class DataConfig:
     test_share: float = 0.3
     seed: int = 3
     skip_damaged: bool = False
+    crop: bool = False
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def test_boxes_parts_and_masks_agree(toy):
 
 def test_parts_find_their_patches(toy):
     rows = np.arange(0, len(toy), 9)
-    cells = toy.part_cells(rows, 8)
+    cells, visible = toy.part_cells(rows, 8)
+    np.testing.assert_array_equal(visible, toy.parts.visible[rows])
     for row, cell in zip(rows, cells, strict=True):
         width, height = toy.image(int(row)).size
         np.testing.assert_array_equal(cell, (toy.parts.xy[row] * 8 / [width, height]).astype(int).clip(0, 7))

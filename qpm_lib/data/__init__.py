@@ -1,6 +1,7 @@
-"""Image collections: toy birds, CUB-200-2011 and folders of pictures, all read into one `ImageDataset`."""
+"""Image collections: toy birds, CUB-200-2011, Stanford Cars, FGVC-Aircraft, folders and CSV files, all read into one `ImageDataset`."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -8,8 +9,8 @@ from filelock import FileLock
 from qpm_lib.artifacts import cache_folder, content_hash
 from qpm_lib.config import DataConfig
 from qpm_lib.data.cub import read_cub
-from qpm_lib.data.dataset import ImageDataset, PartLocations, read_image, without_damaged
-from qpm_lib.data.folder import read_folder
+from qpm_lib.data.dataset import ImageDataset, PartLocations, read_image, to_rgb, without_damaged
+from qpm_lib.data.folder import read_folder, read_manifest
 from qpm_lib.data.toyset import Scenes, load_scenes, write_toybirds
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "read_cub",
     "read_folder",
     "read_image",
+    "read_manifest",
+    "to_rgb",
     "write_toybirds",
 ]
 
@@ -51,8 +54,11 @@ def load_dataset(config: DataConfig) -> ImageDataset:
         raise ValueError(
             f"data.root is empty: name the folder of the pictures, for example --set data.root=pictures (data.kind={config.kind})"
         )
-    if config.kind == "folder":
-        dataset = read_folder(Path(config.root), test_share=config.test_share, seed=config.seed)
-    else:
-        dataset = read_cub(_toybirds_root(config) if config.kind == "toybirds" else Path(config.root))
+    if config.kind == "toybirds" and config.crop:
+        raise ValueError("data.crop=true does not go with data.kind=toybirds: their checks draw whole pictures")
+    root = _toybirds_root(config) if config.kind == "toybirds" else Path(config.root)
+    split = {"test_share": config.test_share, "seed": config.seed}
+    readers = {"folder": partial(read_folder, **split), "csv": partial(read_manifest, **split)}
+    dataset = readers.get(config.kind, read_cub)(root)
+    dataset = dataset.crop_to_boxes() if config.crop else dataset
     return without_damaged(dataset) if config.skip_damaged else dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from qpm_lib.artifacts import content_hash
 from qpm_lib.progress import progress
@@ -38,6 +38,7 @@ class ImageDataset:
     masks : path of each picture's segmentation relative to `root`, or None for the whole data set.
     class_attributes : (C, A) in 0 to 1. image_attributes : (N, A).
     skipped : damaged files that were left out, with the reason.
+    cropped : pictures and masks are cut to their boxes. `boxes` and `parts` stay in pixels of the file.
     """
 
     root: Path
@@ -52,6 +53,7 @@ class ImageDataset:
     class_attributes: Float[np.ndarray, "classes attributes"] | None = None
     image_attributes: Bool[np.ndarray, "images attributes"] | None = None
     skipped: dict[str, str] = field(default_factory=dict)
+    cropped: bool = False
 
     def __post_init__(self) -> None:
         n, c = len(self.files), len(self.class_names)
@@ -81,14 +83,29 @@ class ImageDataset:
         """Indices of the test pictures."""
         return np.flatnonzero(~self.is_train)
 
+    def crop_to_boxes(self) -> "ImageDataset":
+        """The same data set with every picture and mask cut to its box.
+
+        Raises
+        ------
+        ValueError : when there are no boxes.
+        """
+        if self.boxes is None:
+            raise ValueError(f"{self.root} has no bounding boxes: data.crop=true needs them, leave it out")
+        return replace(self, cropped=True)
+
+    def _cut(self, row: int, image: Image.Image) -> Image.Image:
+        return image.crop(_window(self.boxes[row], image.size)) if self.cropped else image
+
     def image(self, row: int) -> Image.Image:
-        """The picture as RGB.
+        """The picture as RGB. It is turned upright as its EXIF data say, unless boxes, parts or masks tell where things are in the file.
 
         Raises
         ------
         ValueError : when the file is missing or cannot be decoded; the message names it and the way out.
         """
-        return read_image(self.root / self.files[row])
+        annotated = not (self.boxes is None and self.parts is None and self.masks is None)
+        return self._cut(row, read_image(self.root / self.files[row], upright=not annotated))
 
     def mask(self, row: int) -> Bool[np.ndarray, "h w"]:
         """Foreground mask in the picture's own size.
@@ -102,12 +119,16 @@ class ImageDataset:
         path = self.root / self.masks[row]
         try:
             with Image.open(path) as mask:
-                return np.array(mask.convert("L")) > 0
+                return np.array(self._cut(row, mask.convert("L"))) > 0
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"segmentation {path} is missing or damaged ({error})") from error
 
-    def part_cells(self, rows: Int[np.ndarray, "rows"], grid: int) -> Int[np.ndarray, "rows parts 2"]:
-        """Column and row of the patch that holds each part, on a grid laid over the whole picture; meaningless where a part is not visible.
+    def part_cells(
+        self, rows: Int[np.ndarray, "rows"], grid: int, *, aspect: str = "squash"
+    ) -> tuple[Int[np.ndarray, "rows parts 2"], Bool[np.ndarray, "rows parts"]]:
+        """Column and row of the patch that holds each part, and whether the part is to be seen in what the backbone gets.
+
+        `aspect` is how pictures are brought to a square (see `FrozenBackbone.preprocess`).
 
         Raises
         ------
@@ -115,8 +136,16 @@ class ImageDataset:
         """
         if self.parts is None:
             raise ValueError(f"{self.root} has no part locations")
-        sizes = np.array([self.image(int(row)).size for row in rows])
-        return np.clip(self.parts.xy[rows] * grid / sizes[:, None], 0, grid - 1).astype(int)
+        places = []
+        for row in rows:
+            xy = self.parts.xy[row]
+            if self.cropped:
+                with Image.open(self.root / self.files[row]) as image:
+                    xy = xy - _window(self.boxes[row], image.size)[:2]
+            places.append(square_position(xy, self.image(int(row)).size, aspect))
+        place = np.array(places).reshape(len(rows), -1, 2)
+        inside = ((place >= 0) & (place <= 1)).all(2)
+        return np.clip(place * grid, 0, grid - 1).astype(int), self.parts.visible[rows] & inside
 
     @cached_property
     def fingerprint(self) -> str:
@@ -125,9 +154,8 @@ class ImageDataset:
             sizes = [(self.root / name).stat().st_size for name in self.files]
         except FileNotFoundError as error:
             raise _missing(Path(error.filename)) from None
-        return content_hash(
-            {"files": self.files, "sizes": sizes, "labels": self.labels, "train": self.is_train, "classes": self.class_names}
-        )
+        content = {"files": self.files, "sizes": sizes, "labels": self.labels, "train": self.is_train, "classes": self.class_names}
+        return content_hash({**content, "boxes": self.boxes} if self.cropped else content)
 
     def keep(self, rows: Int[np.ndarray, "rows"], skipped: dict[str, str] | None = None) -> "ImageDataset":
         """The data set reduced to some pictures; classes and their order stay."""
@@ -146,8 +174,46 @@ def _missing(path: Path) -> ValueError:
     return ValueError(f"picture {path} is missing: restore it, or set data.skip_damaged=true to leave such files out")
 
 
-def read_image(path: Path) -> Image.Image:
-    """Read a picture as RGB.
+def _window(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a box x, y, width, height in whole pixels, inside the picture and at least one pixel wide."""
+    left, top = (int(np.clip(np.floor(box[i]), 0, size[i] - 1)) for i in (0, 1))
+    right, bottom = (int(np.clip(np.ceil(box[i] + box[i + 2]), low + 1, size[i])) for i, low in ((0, left), (1, top)))
+    return left, top, right, bottom
+
+
+def square_position(xy: Float[np.ndarray, "points 2"], size: tuple[int, int], aspect: str) -> Float[np.ndarray, "points 2"]:
+    """Pixels of a picture as places in the square that the backbone sees, 0 to 1; outside of that where `crop` cuts a point away."""
+    width, height = size
+    if aspect == "squash":
+        return xy / [width, height]
+    side = min(size)
+    return (xy - [(width - side) / 2, (height - side) / 2]) / side
+
+
+def picture_position(place: Float[np.ndarray, "points 2"], size: tuple[int, int], aspect: str) -> Float[np.ndarray, "points 2"]:
+    """The inverse of `square_position`."""
+    width, height = size
+    if aspect == "squash":
+        return place * [width, height]
+    side = min(size)
+    return place * side + [(width - side) / 2, (height - side) / 2]
+
+
+def to_rgb(image: Image.Image, *, upright: bool = True) -> Image.Image:
+    """Any picture as 8-bit RGB: turned upright by its EXIF data, 16 bits scaled to 8, transparent parts on white."""
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # 16-bit grey opens as I;16, I or F
+        grey = np.asarray(image, np.float64)
+        image = Image.fromarray(np.clip(grey / 257 if grey.max(initial=0) > 255 else grey, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def read_image(path: Path, *, upright: bool = True) -> Image.Image:
+    """Read a picture as RGB (see `to_rgb`).
 
     Raises
     ------
@@ -155,10 +221,10 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return to_rgb(image, upright=upright)
     except FileNotFoundError:
         raise _missing(path) from None
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"picture {path} is damaged ({error}): replace it, or set data.skip_damaged=true to leave such files out"
         ) from error
