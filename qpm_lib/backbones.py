@@ -283,16 +283,18 @@ class FrozenBackbone(nn.Module):
         import_torchvision()
         from torchvision.transforms.v2 import functional as transforms
 
-        batch = []
-        for image in images:
-            if self.aspect == "crop":
-                image = transforms.center_crop(
-                    transforms.resize(image, [self.image_size], transforms.InterpolationMode.BICUBIC), [self.image_size] * 2
-                )
-            elif image.size != (self.image_size, self.image_size):
-                image = transforms.resize(image, [self.image_size] * 2, transforms.InterpolationMode.BICUBIC)
-            batch.append(transforms.to_dtype(transforms.pil_to_tensor(image), torch.float32, scale=True))
+        batch = [transforms.to_dtype(transforms.pil_to_tensor(self.square(image)), torch.float32, scale=True) for image in images]
         return (torch.stack(batch) - self.mean) / self.std
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """What the backbone sees of a picture, before normalisation."""
+        import_torchvision()
+        from torchvision.transforms.v2 import functional as transforms
+
+        size, bicubic = self.image_size, transforms.InterpolationMode.BICUBIC
+        if self.aspect == "crop":
+            return transforms.center_crop(transforms.resize(image, [size], bicubic), [size] * 2)
+        return image if image.size == (size, size) else transforms.resize(image, [size] * 2, bicubic)
 
     @torch.no_grad()
     def tokens(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ EPILOG = """examples:
   qpm run --profile toy --out runs/toy --from 03         run chapters 03 to 06 again
   qpm run --profile cub --set data.root=CUB_200_2011 --set backbone.weights=dinov2_vitb14_reg4_pretrain.pth
   qpm run --profile toy --out runs/sldd --set selection.method=sldd      a baseline: sldd or qsenn
+  qpm predict runs/toy PICTURE... --heatmaps maps        class and reasons for pictures
   qpm evaluate --table runs/toy runs/sldd                the comparison table of these runs
+  qpm backbones                                          which backbones there are
   qpm run --profile folder --set data.root=my_pictures --set backbone.name=toy --set adapter.hidden=256
 """
 RUN_HELP = """Runs the chapters 01 to 06 through papermill into a run folder: settings, results, figures, the model, the executed
@@ -26,6 +29,10 @@ seed become one row with mean and spread, for example:
     qpm run --profile toy --out runs/$m-$s --set seed=$s --set selection.method=$m; done; done
   qpm evaluate --table runs/*-[012]"""
 
+PREDICT_HELP = """Class, score and reasons for pictures: the features of the class with what each adds to the score and where it was seen, the
+runner-up, and the features that separate the two. Files that cannot be read are reported and skipped. For example:
+  qpm predict runs/toy/model my_pictures --json answers.json --heatmaps maps"""
+
 
 def _parser() -> argparse.ArgumentParser:
     from qpm_lib.config import PROFILES, setting_names
@@ -34,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qpm", description="Interpretable image classification on frozen vision transformers.", epilog=EPILOG, formatter_class=raw
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | evaluate | backbones | doctor")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | predict | evaluate | backbones | doctor")
     run = commands.add_parser(
         "run",
         help="run the chapters into a run folder",
@@ -64,6 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("evaluate", help="tables of finished runs", description=TABLE_HELP, formatter_class=raw)
     compare.add_argument("--table", nargs="+", type=Path, required=True, metavar="RUN", help="run folders")
     compare.add_argument("--out", type=Path, default=Path("runs/table"), metavar="FOLDER", help="where the files go (default: runs/table)")
+    predict = commands.add_parser("predict", help="explain predictions for pictures", description=PREDICT_HELP, formatter_class=raw)
+    predict.add_argument("model", type=Path, metavar="MODEL", help="model folder, or the run folder it lies in")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of pictures")
+    predict.add_argument("--json", type=Path, metavar="FILE", help="write all answers and skipped files")
+    predict.add_argument(
+        "--heatmaps", type=Path, metavar="FOLDER", help="write a figure per picture: maps of the features and what they add"
+    )
+    predict.add_argument("--weights", metavar="FILE", help="weights of the backbone, where they cannot be downloaded")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    predict.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")
     commands.add_parser(
         "backbones", help="list the backbones", description="Name, sizes, licence, and whether the weights are on this machine."
     )
@@ -194,6 +211,40 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(arguments: argparse.Namespace) -> int:
+    from qpm_lib.artifacts import write_json
+    from qpm_lib.model import DinoQPM
+    from qpm_lib.predict import Skipped, attach_backbone, find_pictures, model_folder, predict_files, save_heat_map
+
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
+    folder = model_folder(arguments.model)
+    model = attach_backbone(DinoQPM.load(folder), weights=arguments.weights, device=arguments.device)
+    files = find_pictures(arguments.images)
+    answers, skipped = [], []
+    for number, result in enumerate(predict_files(model, files, batch_size=arguments.batch_size), 1):
+        if isinstance(result, Skipped):
+            skipped.append(result)
+            sys.stderr.write(f"skipped {result.file}: {result.reason}\n")
+            continue
+        answers.append(result.answer)
+        _show_answer(result.answer)
+        if arguments.heatmaps:
+            save_heat_map(result, model, arguments.heatmaps / f"{number:04d}_{Path(result.answer.file).stem}.png")
+    if arguments.json:
+        content = {"model": str(folder), "pictures": [asdict(a) for a in answers], "skipped": [s._asdict() for s in skipped]}
+        write_json(arguments.json, content)
+    if skipped:
+        _show(f"{len(answers)} of {len(files)} pictures answered, {len(skipped)} skipped")
+    return 0 if answers else 1
+
+
+def _show_answer(answer: Any) -> None:
+    _show(f"{answer.file}: {answer.class_name} ({answer.score:.2f}; runner-up {answer.runner_up}, {answer.runner_up_score:.2f})")
+    _show("  because  " + ", ".join(f"{u.name} {u.contribution:+.2f} at ({u.x:.0f}, {u.y:.0f})" for u in answer.features))
+    _show("  decided by  " + ", ".join(f"{u.name} {u.contribution:+.2f} (of {u.of_class})" for u in answer.deciding))
+
+
 def _backbones() -> int:
     from qpm_lib.backbones import BACKBONES, weights_at_hand
 
@@ -225,9 +276,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if getattr(arguments, "verbose", False) else logging.WARNING, format="%(name)s: %(message)s")
     try:
-        return {"backbones": lambda _: _backbones(), "doctor": lambda _: _doctor(), "evaluate": _evaluate, "run": _run}[arguments.command](
-            arguments
-        )
+        return {
+            "backbones": lambda _: _backbones(),
+            "doctor": lambda _: _doctor(),
+            "evaluate": _evaluate,
+            "predict": _predict,
+            "run": _run,
+        }[arguments.command](arguments)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; run the same command again to go on\n")
         return 130

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from qpm_lib.adapter import Adapter, DenseModel, Output
 from qpm_lib.artifacts import read_json
-from qpm_lib.backbones import FrozenBackbone
+from qpm_lib.backbones import FrozenBackbone, load_backbone
 from qpm_lib.config import AdapterConfig
+from qpm_lib.data import to_rgb
 from qpm_lib.selection import Selection, SparseSelection
 from qpm_lib.serialisation import load_module, save_module
 
@@ -174,6 +175,35 @@ class DinoQPM(nn.Module):
 
     # -- pictures ---------------------------------------------------------------------------------------------------------------
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the n features; `feature 0` and so on where nobody gave others."""
+        return tuple(self._card.get("feature_names") or (f"feature {f}" for f in range(len(self.features))))
+
+    @property
+    def backbone(self) -> FrozenBackbone:
+        """The attached backbone; where there is none, the one the model was trained on is loaded by its name.
+
+        Raises
+        ------
+        ValueError : when its weights cannot be had.
+        """
+        if not self._backbone:
+            self.with_backbone(self.make_backbone().to(self.device))
+        return self._backbone[0]
+
+    def make_backbone(self, *, weights: str | Path | None = None) -> FrozenBackbone:
+        """The backbone that the model was trained on, by its name and preprocessing; `with_backbone` checks that it is the same.
+
+        Raises
+        ------
+        ValueError : when the model was never saved and knows none, or the weights cannot be had.
+        """
+        known = self._card.get("backbone", {})
+        if not {"backbone", "image_size", "aspect"} <= set(known):
+            raise ValueError("no backbone is attached: call model.with_backbone(load_backbone(...)) first")
+        return load_backbone(known["backbone"], weights=weights, image_size=known["image_size"], aspect=known["aspect"])
+
     def with_backbone(self, backbone: FrozenBackbone) -> "DinoQPM":
         """Attach the backbone that turns pictures into tokens.
 
@@ -190,21 +220,19 @@ class DinoQPM(nn.Module):
         return self
 
     def output(self, images: Sequence[Image.Image]) -> Output:
-        """Maps, vector and logits of RGB pictures.
+        """Maps, vector and logits of pictures.
 
         Raises
         ------
-        ValueError : when no backbone is attached, or there are no pictures.
+        ValueError : when there is no backbone to be had, or there are no pictures.
         """
-        if not self._backbone:
-            raise ValueError("no backbone is attached: call model.with_backbone(load_backbone(...)) first")
         if isinstance(images, Image.Image) or not all(isinstance(image, Image.Image) for image in images):
             raise ValueError("pictures must be given as a list of PIL images, for example [Image.open(path)]")
         if not len(images):
             raise ValueError("no pictures were given")
-        backbone = self._backbone[0]
+        backbone = self.backbone
         with torch.no_grad():
-            tokens = backbone.tokens(backbone.preprocess([image.convert("RGB") for image in images]))
+            tokens = backbone.tokens(backbone.preprocess([to_rgb(image) for image in images]))
             return self(tokens.patches.to(self.device), tokens.cls.to(self.device))
 
     def predict(self, images: Sequence[Image.Image]) -> Prediction:
@@ -233,12 +261,13 @@ class DinoQPM(nn.Module):
         backbone : fingerprint of the backbone, checked when the model meets one. made_by : hash of the settings.
         """
         card = {
-            "kind": "qpm",
+            "kind": "fixed_head",
             "width": self.adapter.width,
             "adapter": asdict(self.adapter.config),
             "n_features": len(self.features),
             "n_per_class": self.n_per_class,
             "class_names": self.class_names,
+            "feature_names": self.feature_names,
             "backbone": backbone,
         }
         save_module(self, folder, {**card, "made_by": made_by})
@@ -246,7 +275,7 @@ class DinoQPM(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> "DinoQPM":
-        """Read a model folder; pictures need `with_backbone` after it.
+        """Read a model folder. The backbone is loaded by its name when the first picture comes; `with_backbone` attaches one at hand.
 
         Raises
         ------
@@ -261,6 +290,8 @@ class DinoQPM(nn.Module):
             head = FixedHead(torch.zeros(c, n), torch.zeros(c), mean=torch.zeros(n), std=torch.ones(n))
             adapter = Adapter(card["width"], AdapterConfig(**card["adapter"]))
             dict(card["backbone"])
+            if len(card["feature_names"]) != n:
+                raise ValueError(f"{len(card['feature_names'])} feature names for {n} features")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{folder / 'model.json'} does not describe a QPM ({type(error).__name__}: {error})") from error
         model = cls(adapter, head, features=torch.zeros(n, dtype=torch.long), class_names=card["class_names"])

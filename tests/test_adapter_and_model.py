@@ -130,6 +130,14 @@ def test_model_folder_round_trip(tmp_path):
     assert {p.name for p in (tmp_path / "m").iterdir()} == {"model.safetensors", "model.json"}
 
 
+def test_a_model_that_knows_no_backbone_says_so(tmp_path, toy):
+    with pytest.raises(ValueError, match="no backbone"):
+        qpm().predict([toy.image(0)])
+    qpm().save(tmp_path / "m", backbone={"backbone": "toy"})
+    with pytest.raises(ValueError, match="no backbone"):
+        DinoQPM.load(tmp_path / "m").predict([toy.image(0)])
+
+
 def test_damaged_model_folders(tmp_path):
     with pytest.raises(ValueError, match="holds no model"):
         DinoQPM.load(tmp_path)
@@ -151,7 +159,7 @@ def test_damaged_model_folders(tmp_path):
         (tmp_path / "m" / "model.json").write_text(json.dumps(wrong))
         with pytest.raises(ValueError, match="does not describe a QPM"):
             DinoQPM.load(tmp_path / "m")
-    (tmp_path / "m" / "model.json").write_text(json.dumps({**card, "n_features": 9}))
+    (tmp_path / "m" / "model.json").write_text(json.dumps({**card, "n_features": 9, "feature_names": ["f"] * 9}))
     with pytest.raises(ValueError, match="does not fit"):
         DinoQPM.load(tmp_path / "m")
 
@@ -165,8 +173,9 @@ def test_pictures_in_explanation_out(toy, toy_store, backbone, tmp_path):
     model = DinoQPM.from_dense(adapter, selection, mean=torch.zeros(4), std=torch.ones(4), class_names=toy.class_names)
     model.save(tmp_path, backbone=backbone.fingerprint)
     model = DinoQPM.load(tmp_path)
-    with pytest.raises(ValueError, match="no backbone"):
-        model.predict([toy.image(0)])
+    torch.testing.assert_close(
+        model.predict([toy.image(0)]).logits, DinoQPM.load(tmp_path).with_backbone(backbone).predict([toy.image(0)]).logits
+    )
     with pytest.raises(ValueError, match="trained with aspect 'squash', not 'crop'"):
         model.with_backbone(load_backbone("toy", aspect="crop"))
     model.with_backbone(backbone)

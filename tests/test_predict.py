@@ -1,0 +1,184 @@
+"""Pictures in, explained answers out: the library, the command line, and what lies in a model folder."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import qpm_lib
+from qpm_lib.adapter import DenseModel
+from qpm_lib.cli import main
+from qpm_lib.config import AdapterConfig, load_profile
+from qpm_lib.model import DinoQPM
+from qpm_lib.model_card import describe_model
+from qpm_lib.predict import Skipped, attach_backbone, find_pictures, predict_files
+from qpm_lib.selection import Selection, SparseSelection
+from qpm_lib.selection.sldd import select_sparse
+from qpm_lib.training import feature_vectors
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, toy, toy_store, backbone):
+    """A described model folder: untrained features, so that nothing but the plumbing is tested."""
+    path = tmp_path_factory.mktemp("run") / "model"
+    torch.manual_seed(0)
+    dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=7))
+    assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
+    selection = Selection(np.array([1, 3, 4, 6]), assignment, 1.0, 1.0, 0.0, 0.0, "optimal")
+    vectors = torch.as_tensor(feature_vectors(dense, toy_store, toy_store.rows(train=True)))[:, selection.features]
+    model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0), class_names=toy.class_names).eval()
+    model.save(path, backbone=backbone.fingerprint)
+    describe_model(path, model, toy_store, toy, load_profile("smoke"), selection=selection, figures={"test accuracy": 0.25})
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path, toy):
+    below = tmp_path / "pictures"
+    (below / "größer").mkdir(parents=True)
+    for row in range(3):
+        toy.image(row).resize((200, 100)).save(below / f"{row}.png")
+    toy.image(3).save(below / "größer" / "3 ü.png")
+    (below / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (below / "notes.txt").write_text("not a picture")
+    return below
+
+
+def test_answers_add_up(folder, pictures, backbone):
+    model = DinoQPM.load(folder)
+    files = find_pictures([pictures])
+    assert [f.name for f in files] == ["0.png", "1.png", "2.png", "broken.jpg", "3 ü.png"]
+    results = list(predict_files(model, files, batch_size=2))
+    assert isinstance(results[3], Skipped)
+    assert results[3].file.endswith("broken.jpg")
+    assert results[3].reason.startswith("damaged")
+    weight = model.class_weight
+    for path, result in zip(files, results, strict=True):
+        if isinstance(result, Skipped):
+            continue
+        answer = result.answer
+        logits = model.predict([Image.open(path)]).logits[0]
+        first, second = logits.argsort(descending=True)[:2].tolist()
+        assert answer.file == str(path)
+        assert (answer.class_name, answer.runner_up) == (model.class_names[first], model.class_names[second])
+        assert answer.score == pytest.approx(float(logits[first]), abs=1e-4)
+        assert sum(u.contribution for u in answer.features) + answer.bias == pytest.approx(answer.score, abs=1e-4)
+        assert sum(u.contribution for u in answer.deciding) == pytest.approx(float(logits[first] - logits[second]), abs=1e-4)
+        assert sorted(u.feature for u in answer.features) == np.flatnonzero(weight[first]).tolist()
+        differ = {f for f in range(4) if weight[first, f] != weight[second, f]}
+        assert {u.feature for u in answer.deciding} == differ
+        for use in answer.deciding:
+            assert use.of_class == (answer.class_name if weight[first, use.feature] else answer.runner_up)
+
+
+def test_a_feature_is_where_its_map_peaks(folder, pictures):
+    model = DinoQPM.load(folder)
+    [result] = predict_files(model, [pictures / "0.png"])
+    width, height = result.image.size
+    for q, feature in enumerate(result.explanation.features[0].tolist()):
+        use = next(u for u in result.answer.features if u.feature == feature)
+        column, row = int(use.x / width * 16), int(use.y / height * 16)
+        heat = result.explanation.maps[0, q].abs()
+        assert heat[row, column] == heat.max()
+
+
+def test_answers_do_not_depend_on_the_batch(folder, pictures):
+    model = DinoQPM.load(folder)
+    files = [f for f in find_pictures([pictures]) if f.name != "broken.jpg"]
+    one, many = ([r.answer for r in predict_files(model, files, batch_size=size)] for size in (1, 4))
+    for a, b in zip(one, many, strict=True):
+        assert (a.class_name, a.runner_up) == (b.class_name, b.runner_up)
+        assert a.score == pytest.approx(b.score, abs=1e-4)
+
+
+def test_the_command(folder, pictures, tmp_path, capsys):
+    json_file, maps = tmp_path / "out" / "answers.json", tmp_path / "maps"
+    assert main(["predict", str(folder.parent), str(pictures), "--json", str(json_file), "--heatmaps", str(maps)]) == 0
+    out, err = capsys.readouterr()
+    assert "runner-up" in out
+    assert "because  feature" in out
+    assert "4 of 5 pictures answered, 1 skipped" in out
+    assert "skipped" in err
+    assert "broken.jpg" in err
+    content = json.loads(json_file.read_text())
+    assert len(content["pictures"]) == 4
+    assert set(content["pictures"][0]["features"][0]) == {"feature", "name", "contribution", "x", "y"}
+    assert set(content["pictures"][0]["deciding"][0]) == {"feature", "name", "of_class", "contribution"}
+    assert content["skipped"][0]["file"].endswith("broken.jpg")
+    drawn = sorted(p.name for p in maps.iterdir())
+    assert drawn == ["0001_0.png", "0002_1.png", "0003_2.png", "0005_3 ü.png"]
+    image = np.asarray(Image.open(maps / drawn[0]).convert("RGB")).astype(int)
+    assert np.ptp(image, axis=2).max() > 80  # colour was drawn
+
+
+def test_nothing_readable_is_a_failure(folder, pictures, tmp_path, capsys):
+    assert main(["predict", str(folder), str(pictures / "broken.jpg"), str(tmp_path / "missing.png")]) == 1
+    err = capsys.readouterr().err
+    assert "broken.jpg" in err
+    assert "missing.png: missing" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "{folder}", "{empty}"], "no pictures were found"),
+        (["predict", "{empty}", "{empty}"], "holds no model"),
+        (["predict", "{folder}", "{pictures}", "--batch-size", "0"], "--batch-size"),
+        (["predict", "{folder}", "{pictures}", "--weights", "nowhere.pth"], "does not exist"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, message, folder, pictures, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    places = {"folder": folder, "pictures": pictures, "empty": tmp_path / "empty"}
+    assert main([a.format(**places) for a in arguments]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_other_weights_are_refused(folder, tmp_path):
+    from qpm_lib.backbones import build_toy_vit, save_weights
+
+    save_weights(build_toy_vit(), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="trained with weights_sha256"):
+        attach_backbone(DinoQPM.load(folder), weights=str(tmp_path / "other.safetensors"), device="cpu")
+
+
+def test_the_folder_explains_itself(folder, toy):
+    model = DinoQPM.load(folder)
+    card = (folder / "README.md").read_text()
+    assert "test accuracy | 25.0 %" in card
+    assert json.loads((folder / "model.json").read_text())["backbone"]["weights_sha256"] in card
+    palette = json.loads((folder / "palette.json").read_text())
+    assert list(palette) == list(model.feature_names)
+    assert json.loads((folder / "config.json").read_text())["profile"] == "smoke"
+    assert Selection.load(folder / "selection.json").features.tolist() == [1, 3, 4, 6]
+    for f, name in enumerate(model.feature_names):
+        assert f"| {name} | " in card
+        strip = Image.open(folder / "examples" / f"feature_{f:02d}.jpg")
+        assert strip.size == (128 * 6, 128)
+        assert np.asarray(strip).std() > 5
+
+
+def test_a_baseline_answers_too(toy, toy_store, backbone, tmp_path):
+    """Real weights, a bias, and classes with different numbers of features."""
+    torch.manual_seed(1)
+    dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=12))
+    rows = toy_store.rows(train=True)
+    vectors = feature_vectors(dense, toy_store, rows)
+    chosen = select_sparse(vectors, toy_store.labels[rows].numpy(), n_features=6, n_per_class=2)
+    assert isinstance(chosen, SparseSelection)
+    config = replace(load_profile("smoke", **{"selection.method": "sldd"}))
+    chosen_vectors = torch.as_tensor(vectors[:, chosen.features])
+    model = DinoQPM.from_dense(dense, chosen, mean=chosen_vectors.mean(0), std=chosen_vectors.std(0), class_names=toy.class_names).eval()
+    model.save(tmp_path / "m", backbone=backbone.fingerprint)
+    describe_model(tmp_path / "m", model, toy_store, toy, config, selection=chosen)
+    loaded = qpm_lib.DinoQPM.load(tmp_path / "m")
+    toy.image(0).save(tmp_path / "a.png")
+    [result] = predict_files(loaded, [tmp_path / "a.png"])
+    answer = result.answer
+    assert sum(u.contribution for u in answer.features) + answer.bias == pytest.approx(answer.score, abs=1e-3)
+    assert "SLDD for 4 classes" in (tmp_path / "m" / "README.md").read_text()
