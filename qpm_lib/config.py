@@ -10,7 +10,10 @@ from qpm_lib.artifacts import content_hash
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures. `root` may stay empty for the toy birds, which are then rendered into the cache; `crop` cuts pictures to their boxes."""
+    """Which pictures. `root` may stay empty for the toy birds, which are then rendered into the cache; `crop` cuts pictures to their boxes.
+
+    `augment` varies training pictures (mirrored, or also cut), which needs the backbone run live and so takes much longer.
+    """
 
     kind: Literal["toybirds", "cub", "cars", "aircraft", "folder", "csv"] = "toybirds"
     root: str = ""
@@ -21,6 +24,7 @@ class DataConfig:
     seed: int = 3
     skip_damaged: bool = False
     crop: bool = False
+    augment: Literal["none", "flip", "crop"] = "none"
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,12 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """How features are extracted; none of these change the result."""
+    """How features are extracted; none of these change the result. `live` runs the backbone anew in every epoch and stores nothing."""
 
     batch_size: int = 64
     shard_size: int = 512
     workers: int = 0
+    live: bool = False
 
 
 @dataclass(frozen=True)

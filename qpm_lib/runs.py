@@ -13,6 +13,7 @@ from qpm_lib.backbones import FrozenBackbone, load_backbone
 from qpm_lib.config import RunConfig, config_from_dict, load_profile, stage_key
 from qpm_lib.data import ImageDataset, load_dataset
 from qpm_lib.features import FeatureStore
+from qpm_lib.live import LiveFeatures
 from qpm_lib.model import DinoQPM
 from qpm_lib.seeding import choose_device
 from qpm_lib.selection import Selection, SparseSelection
@@ -105,9 +106,12 @@ class RunFolder:
         )
 
     def features(self, dataset: ImageDataset, backbone: FrozenBackbone) -> FeatureStore:
-        """The features of this run, extracted on first use, on its device."""
-        options = asdict(self.config.features)
-        return FeatureStore.extract(dataset, backbone, **options).to(choose_device(self.config.device))
+        """The features of this run on its device: extracted on first use, or made live where the settings ask for it."""
+        settings, augment, device = self.config.features, self.config.data.augment, choose_device(self.config.device)
+        if settings.live or augment != "none":
+            return LiveFeatures(dataset, backbone, augment=augment, workers=settings.workers).to(device)
+        options = {name: getattr(settings, name) for name in ("batch_size", "shard_size", "workers")}
+        return FeatureStore.extract(dataset, backbone, **options).to(device)
 
     def _check_made_by(self, path: Path, stage: str, chapter: str) -> None:
         if path.exists() and read_json(path).get("made_by") != stage_key(self.config, stage):

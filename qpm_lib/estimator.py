@@ -1,0 +1,216 @@
+"""The method behind the interface of scikit-learn: `QPMClassifier().fit(tokens, labels).predict(tokens)`."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import Tensor
+
+from qpm_lib import selection
+from qpm_lib.config import load_profile
+from qpm_lib.features import FeatureBatch, FeatureStore
+from qpm_lib.model import DinoQPM, Explanation
+from qpm_lib.seeding import choose_device
+from qpm_lib.training import feature_vectors, fine_tune, outputs, train_dense
+
+
+class TensorStore(FeatureStore):
+    """Tokens in memory in the place of a store on disk.
+
+    Parameters
+    ----------
+    patches : (N, P, D). cls : (N, D). labels : (N,) classes 0 to C-1. is_train : (N,).
+    """
+
+    def __init__(
+        self,
+        patches: Float[Tensor, "images patches dim"],
+        cls: Float[Tensor, "images dim"],
+        labels: Int[Tensor, "images"],
+        *,
+        class_names: tuple[str, ...],
+        is_train: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._patches, self._cls, self.labels, self.class_names = patches, cls, labels, class_names
+        self.is_train = torch.ones(len(labels), dtype=torch.bool) if is_train is None else is_train
+        self.n_patches, self.width = patches.shape[1:]
+        self.grid, self.device, self.backbone_fingerprint = round(self.n_patches**0.5), torch.device(device), {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, rows: Int[Tensor, "batch"]) -> FeatureBatch:
+        """Some rows, in the order given, on the store's device."""
+        return FeatureBatch(*(part[rows].to(self.device) for part in (self._patches, self._cls, self.labels)))
+
+    def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
+        """CLS tokens as a NumPy array."""
+        return self._cls[rows].numpy()
+
+
+class QPMClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier of `n_features` features, of which each class has `n_per_class`: dense training, selection, fine-tuning.
+
+    Parameters
+    ----------
+    n_features, n_per_class : n and k. n_dense : features of the dense model, at least n; None takes 5 n. n_layers, hidden : the adapter.
+    dense_epochs, fine_tune_epochs : None takes those of the profile. time_limit : seconds for the selection. gap : when to stop it.
+    profile : `toy` or `folder`: everything that is not named here. device : `auto`, `cpu`, `cuda`. seed : same seed, same result.
+
+    Attributes
+    ----------
+    classes_ : labels as given. model_ : the `DinoQPM`. selection_ : the `Selection` with its proof. n_features_in_ : D.
+
+    `X` is an array (N, P, D) of patch tokens with P a square number; (N, D) counts as one patch each. A `FeatureStore` may take its place
+    in `fit` (training rows and labels of the store, `y` left out), `predict` and `score` (its test rows).
+    """
+
+    def __init__(
+        self,
+        n_features: int = 50,
+        n_per_class: int = 5,
+        *,
+        n_dense: int | None = None,
+        n_layers: int = 2,
+        hidden: int = 256,
+        dense_epochs: int | None = None,
+        fine_tune_epochs: int | None = None,
+        time_limit: float = 600.0,
+        gap: float = 0.005,
+        profile: Literal["toy", "folder"] = "folder",
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        self.n_features, self.n_per_class, self.n_dense, self.n_layers, self.hidden = n_features, n_per_class, n_dense, n_layers, hidden
+        self.dense_epochs, self.fine_tune_epochs, self.time_limit, self.gap = dense_epochs, fine_tune_epochs, time_limit, gap
+        self.profile, self.device, self.seed = profile, device, seed
+
+    def fit(self, X: np.ndarray | Tensor | FeatureStore, y: np.ndarray | None = None) -> "QPMClassifier":
+        """Train on tokens and labels.
+
+        Raises
+        ------
+        ValueError : for values that are not finite, P that is no square, one class only, more classes than sets of k out of n features, or
+            settings that contradict each other.
+        """
+        store = self._training_store(X, y)
+        settings = {
+            "seed": self.seed,
+            "selection.n_features": self.n_features,
+            "selection.n_per_class": self.n_per_class,
+            "selection.gap": self.gap,
+            "selection.time_limit": self.time_limit,
+            "adapter.n_features": self.n_dense or 5 * self.n_features,
+            "adapter.n_layers": self.n_layers,
+            "adapter.hidden": self.hidden,
+        }
+        wanted = {"dense.epochs": self.dense_epochs, "fine_tune.epochs": self.fine_tune_epochs}
+        config = load_profile(self.profile, **settings, **{name: value for name, value in wanted.items() if value is not None})
+        dense, self.dense_history_ = train_dense(store, config)
+        rows = store.rows(train=True)
+        relevance = selection.relevance(feature_vectors(dense, store, rows), store.labels[rows].numpy(), constant="zero")
+        self.selection_ = selection.solve(
+            relevance,
+            selection.redundancy(relevance, self.n_features, config.selection.redundancy),
+            n_features=self.n_features,
+            n_per_class=self.n_per_class,
+            gap=self.gap,
+            time_limit=self.time_limit,
+            seed=self.seed,
+        )
+        self.model_, self.history_ = fine_tune(dense, self.selection_, store, config)
+        return self
+
+    def _training_store(self, X: np.ndarray | Tensor | FeatureStore, y: np.ndarray | None) -> FeatureStore:
+        device = choose_device(self.device)
+        if isinstance(X, FeatureStore):
+            self.classes_, self.n_features_in_ = np.array(X.class_names), X.width
+            return X.to(device)
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None: labels are left out for a FeatureStore only")
+        X, y = validate_data(self, _as_numpy(X), y, allow_nd=True, dtype=np.float32, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y holds one class only ({self.classes_[0]!r}): at least two are needed")
+        self.n_features_in_ = X.shape[-1]
+        names = tuple(map(str, self.classes_))
+        patches = _tokens(X)
+        return TensorStore(patches, patches.mean(1), torch.as_tensor(labels), class_names=names, device=device)
+
+    def _outputs(self, X: np.ndarray | Tensor | FeatureStore) -> Iterator[Tensor]:
+        device = self.model_.device
+        if isinstance(X, FeatureStore):
+            store, rows = X.to(device), X.rows(train=False)
+        else:
+            X = _as_numpy(X)
+            if len(getattr(X, "shape", ())) == 3:  # scikit-learn would compare the number of patches
+                X = check_array(X, allow_nd=True, dtype=np.float32)
+            else:
+                X = validate_data(self, X, dtype=np.float32, reset=False)
+            if X.shape[-1] != self.n_features_in_:
+                raise ValueError(f"X has {X.shape[-1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features")
+            patches = _tokens(X)
+            names, none = self.model_.class_names, torch.zeros(len(patches), dtype=torch.long)
+            store, rows = TensorStore(patches, patches.mean(1), none, class_names=names, device=device), torch.arange(len(patches))
+        for out, _ in outputs(self.model_, store, rows):
+            yield out.logits
+
+    def _scores(self, X: np.ndarray | Tensor | FeatureStore) -> Float[np.ndarray, "images classes"]:
+        check_is_fitted(self, "model_")
+        return torch.cat(list(self._outputs(X))).cpu().numpy()
+
+    def decision_function(self, X: np.ndarray | Tensor | FeatureStore) -> np.ndarray:
+        """Class scores (N, C): sums of the class's k normalised features; of two classes the difference (N,), as scikit-learn has it."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: np.ndarray | Tensor | FeatureStore) -> Float[np.ndarray, "images classes"]:
+        """Softmax of the scores; not calibrated."""
+        return torch.softmax(torch.as_tensor(self._scores(X)).double(), 1).numpy()
+
+    def predict(self, X: np.ndarray | Tensor | FeatureStore) -> np.ndarray:
+        """The class with the highest score, as it was given in `y`."""
+        best = self._scores(X).argmax(1)
+        return self.classes_[best]
+
+    def score(self, X: np.ndarray | Tensor | FeatureStore, y: np.ndarray | None = None, sample_weight: np.ndarray | None = None) -> float:
+        """Share of correct predictions."""
+        if isinstance(X, FeatureStore) and y is None:
+            y = self.classes_[X.labels[X.rows(train=False)].numpy()]
+        return super().score(X, y, sample_weight)
+
+    def explain(self, X: np.ndarray | Tensor) -> Explanation:
+        """Contributions and maps of the k features of each predicted class (see `DinoQPM.explain_tokens`)."""
+        check_is_fitted(self, "model_")
+        model: DinoQPM = self.model_
+        patches = _tokens(np.asarray(_as_numpy(X), np.float32)).to(model.device)
+        with torch.no_grad():
+            out = model(patches, patches.mean(1))
+        return model.explain_tokens(out, out.logits.argmax(1))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.non_deterministic = False
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+def _as_numpy(X: np.ndarray | Tensor) -> np.ndarray:
+    return X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+
+
+def _tokens(X: np.ndarray) -> Float[Tensor, "images patches dim"]:
+    """(N, P, D) tokens; a table counts as one patch per row."""
+    if X.ndim == 2:
+        X = X[:, None]
+    if X.ndim != 3 or round(X.shape[1] ** 0.5) ** 2 != X.shape[1]:
+        raise ValueError(f"X has shape {X.shape}: (images, patches, dim) with a square number of patches is needed, or (images, dim)")
+    return torch.as_tensor(X)
