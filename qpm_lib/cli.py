@@ -246,7 +246,8 @@ def _show_answer(answer: Any) -> None:
 
 
 def _backbones() -> int:
-    from qpm_lib.backbones import BACKBONES, weights_at_hand
+    from qpm_lib.backbones import weights_at_hand
+    from qpm_lib.registry import BACKBONES
 
     rows = [["name", "patch", "width", "registers", "parameters", "memory", "weights", "licence of the weights"]]
     for name, entry in BACKBONES.items():

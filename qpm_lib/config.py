@@ -135,6 +135,8 @@ PROFILES: Mapping[str, RunConfig] = {
         fine_tune=replace(_TOY.fine_tune, epochs=8),
     ),
     "cub": _PUBLISHED,
+    "cars": replace(_PUBLISHED, profile="cars", data=DataConfig(kind="cars")),
+    "aircraft": replace(_PUBLISHED, profile="aircraft", data=DataConfig(kind="aircraft")),
     "folder": replace(_PUBLISHED, profile="folder", data=DataConfig(kind="folder")),
 }
 
@@ -269,7 +271,8 @@ def load_profile(name: str, **overrides: Any) -> RunConfig:
 
     Parameters
     ----------
-    name : `toy`, `smoke`, `cub` (the published values for CUB-200-2011) or `folder` (your own pictures).
+    name : `toy`, `smoke`, `cub` (the published values for CUB-200-2011), `cars`, `aircraft` (the same values) or `folder` (your own
+        pictures).
     overrides : changed settings; a dot is written in a dictionary, `load_profile("toy", **{"dense.epochs": 3})`.
 
     Raises

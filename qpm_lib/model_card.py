@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from qpm_lib.artifacts import read_json, write_atomically, write_json
-from qpm_lib.backbones import BACKBONES
 from qpm_lib.config import RunConfig
 from qpm_lib.data import ImageDataset
 from qpm_lib.explain import most_activating, outputs_of
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
 from qpm_lib.plotting import feature_colours, overlay
+from qpm_lib.registry import BACKBONES
 from qpm_lib.selection import Selection, SparseSelection
 from qpm_lib.table import METHODS
 

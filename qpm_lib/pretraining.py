@@ -22,10 +22,11 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
 
 from qpm_lib.artifacts import file_hash, write_atomically, write_json
-from qpm_lib.backbones import TOY_MEAN, TOY_STD, build_toy_vit, save_weights
+from qpm_lib.backbones import build_toy_vit, save_weights
 from qpm_lib.data.birdshapes import FACTOR_PART, FACTORS, PARTS
 from qpm_lib.data.toybirds import make_species, random_bird, render
 from qpm_lib.progress import progress
+from qpm_lib.registry import TOY_MEAN, TOY_STD
 
 log = logging.getLogger(__name__)
 _SMALL_PARTS = ("legs", "crown", "eye", "beak")

@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from qpm_lib.artifacts import file_hash
-from qpm_lib.backbones import BACKBONES, TOY_WEIGHTS, build_toy_vit, load_backbone, save_weights, state_hash
+from qpm_lib.backbones import TOY_WEIGHTS, build_toy_vit, load_backbone, save_weights, state_hash
+from qpm_lib.registry import BACKBONES
 
 
 def picture(width=128, height=128, seed=0):

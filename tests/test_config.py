@@ -63,7 +63,7 @@ def test_settings_are_read_from_text():
         ("seed", -5, ["seed", "at least 0"]),
         ("features.workers", -1, ["features.workers"]),
         ("data.skip_damaged", "maybe", ["true or false"]),
-        ("data.kind", "video", ["toybirds, cub, folder"]),
+        ("data.kind", "video", ["toybirds, cub, cars, aircraft, folder, csv"]),
         ("selection.n_features", 1000, ["1000", "adapter.n_features"]),
         ("selection.n_per_class", 99, ["99", "selection.n_features"]),
         ("selection.redundancy", "sometimes", ["as_coded"]),

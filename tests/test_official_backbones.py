@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from qpm_lib._torchvision import import_torchvision
-from qpm_lib.backbones import BACKBONES, load_backbone, weights_at_hand
+from qpm_lib.backbones import load_backbone, weights_at_hand
+from qpm_lib.registry import BACKBONES
 
 
 def random_state(width, patch, tokens, *, extra, scale=True, gated=False, depth=12):

@@ -13,9 +13,10 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAYERS = [
-    ["artifacts", "seeding", "progress", "_torchvision"], ["config"], ["data"], ["backbones"], ["pretraining"], ["features"],
-    ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain", "tradeoff"],
-    ["plotting"], ["runs"], ["table"], ["runner"], ["report", "doctor"], ["cli"],
+    ["artifacts", "seeding", "progress", "_torchvision"], ["config"], ["registry"], ["data"], ["backbones"], ["pretraining"],
+    ["features"], ["live"],
+    ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain", "tradeoff", "estimator"],
+    ["plotting"], ["runs"], ["table"], ["predict", "model_card"], ["runner"], ["report", "doctor"], ["cli"],
 ]  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from filelock import FileLock
 
 from qpm_lib.artifacts import cache_folder, content_hash
 from qpm_lib.config import DataConfig
+from qpm_lib.data.aircraft import read_aircraft
+from qpm_lib.data.cars import read_cars
 from qpm_lib.data.cub import read_cub
 from qpm_lib.data.dataset import ImageDataset, PartLocations, read_image, to_rgb, without_damaged
 from qpm_lib.data.folder import read_folder, read_manifest
@@ -19,6 +21,8 @@ __all__ = [
     "Scenes",
     "load_dataset",
     "load_scenes",
+    "read_aircraft",
+    "read_cars",
     "read_cub",
     "read_folder",
     "read_image",
@@ -58,7 +62,12 @@ def load_dataset(config: DataConfig) -> ImageDataset:
         raise ValueError("data.crop=true does not go with data.kind=toybirds: their checks draw whole pictures")
     root = _toybirds_root(config) if config.kind == "toybirds" else Path(config.root)
     split = {"test_share": config.test_share, "seed": config.seed}
-    readers = {"folder": partial(read_folder, **split), "csv": partial(read_manifest, **split)}
+    readers = {
+        "cars": read_cars,
+        "aircraft": read_aircraft,
+        "folder": partial(read_folder, **split),
+        "csv": partial(read_manifest, **split),
+    }
     dataset = readers.get(config.kind, read_cub)(root)
     dataset = dataset.crop_to_boxes() if config.crop else dataset
     return without_damaged(dataset) if config.skip_damaged else dataset
