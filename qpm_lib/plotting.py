@@ -108,7 +108,7 @@ def training_curves(ax: Axes, history: Sequence, *, label: str = "") -> Axes:
     right.plot(epochs, [record.accuracy for record in history], ":", color="black", label="training accuracy")
     right.set(ylabel="training accuracy", ylim=(0, 1.02))
     handles = ax.get_lines() + right.get_lines()
-    ax.legend(handles, [h.get_label() for h in handles], fontsize=8, loc="center left", bbox_to_anchor=(1.12, 0.5))
+    ax.legend(handles, [h.get_label() for h in handles], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), borderaxespad=6.5)
     return ax
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import papermill
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +19,8 @@ from qpm_lib.cli import main
 from qpm_lib.report import _mathml
 from qpm_lib.runner import CHAPTERS, SPARSE, notebooks_folder
 
-BOOKS = {c.name: nbformat.read(notebooks_folder() / f"{c.name}.ipynb", as_version=4) for c in (*CHAPTERS, SPARSE)}
+OWN = "12_your_own_images"
+BOOKS = {name: nbformat.read(notebooks_folder() / f"{name}.ipynb", as_version=4) for name in (*(c.name for c in (*CHAPTERS, SPARSE)), OWN)}
 
 
 @pytest.mark.parametrize("name", BOOKS)
@@ -174,3 +176,26 @@ def test_formulas_become_mathml_and_code_stays():
     assert "`$y$`" in text
     assert "print('$z$')" in text
     assert "costs $5 and $6." in text
+
+
+@pytest.mark.chain
+def test_your_own_pictures(tmp_path, capsys):
+    """Chapter 12 on a folder with a broken file; its model then answers on the command line."""
+    pictures = tmp_path / "my pictures"
+    dataset = qpm_lib.load_dataset(qpm_lib.load_profile("smoke", **{"data.n_species": 4, "data.train_per_class": 10}).data)
+    for file in dataset.files:
+        target = pictures / Path(file).relative_to("images")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset.root / file, target)
+    (pictures / Path(dataset.files[0]).parent.name / "broken.jpg").write_bytes(b"nothing")
+    values = {"run_folder": str(tmp_path / "run"), "profile": "smoke", "pictures": str(pictures)}
+    book = notebooks_folder() / f"{OWN}.ipynb"
+    papermill.execute_notebook(str(book), str(tmp_path / "out.ipynb"), parameters=values, cwd=str(tmp_path), progress_bar=False)
+    figures = read_json(tmp_path / "run" / "result.json")[OWN]["figures"]
+    assert figures["left_out"] == 1
+    assert figures["pictures"] == len(dataset)
+    assert main(["predict", str(tmp_path / "run"), str(pictures / Path(dataset.files[0]).parent.name)]) == 0
+    out, err = capsys.readouterr()
+    assert "because  feature" in out
+    assert "broken.jpg: damaged" in err
+    assert (tmp_path / "run" / "model" / "examples" / "feature_00.jpg").exists()
