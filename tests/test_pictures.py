@@ -9,7 +9,7 @@ from PIL import Image
 
 from qpm_lib.backbones import load_backbone
 from qpm_lib.config import DataConfig
-from qpm_lib.data import ImageDataset, PartLocations, load_dataset, read_folder, read_image, read_manifest
+from qpm_lib.data import ImageDataset, PartLocations, load_dataset, read_cub, read_folder, read_image, read_manifest
 from qpm_lib.data.dataset import picture_position, square_position
 
 
@@ -230,3 +230,54 @@ def test_a_decompression_bomb_is_refused(tmp_path):
     Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match=r"bomb.png is damaged .*exceeds limit"):
         read_image(tmp_path / "bomb.png")
+
+
+# -- photographs ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.photographs
+def test_the_loader_agrees_with_the_official_files(photographs):
+    """Read again with nothing but `split`: names, classes, split, boxes and every part of every picture."""
+    dataset = read_cub(photographs)
+
+    def table(name):
+        return [line.split() for line in (photographs / name).read_text().splitlines()]
+
+    row_of = {image: row for row, (image, _) in enumerate(table("images.txt"))}
+    assert dataset.files == tuple(f"images/{name}" for _, name in table("images.txt"))
+    names = dict(table("classes.txt"))
+    assert [dataset.class_names[c] for c in dataset.labels] == [names[c] for _, c in table("image_class_labels.txt")]
+    assert dataset.is_train.tolist() == [split == "1" for _, split in table("train_test_split.txt")]
+    np.testing.assert_array_equal(dataset.boxes, np.array([row[1:] for row in table("bounding_boxes.txt")], float))
+    for image, part, x, y, seen in table("parts/part_locs.txt"):
+        if image in row_of:
+            assert dataset.parts.visible[row_of[image], int(part) - 1] == (seen == "1")
+            np.testing.assert_allclose(dataset.parts.xy[row_of[image], int(part) - 1], [float(x), float(y)])
+
+
+@pytest.mark.photographs
+@pytest.mark.parametrize("aspect", ["squash", "crop"])
+@pytest.mark.parametrize("cropped", [False, True])
+def test_parts_of_photographs_keep_their_colours(photographs, aspect, cropped):
+    """What the backbone sees at a part has the colour of the file there; anywhere else it has not."""
+    whole = read_cub(photographs)
+    dataset = whole.crop_to_boxes() if cropped else whole
+    backbone = load_backbone("toy", aspect=aspect)
+    here, elsewhere = [], []
+    for row in range(0, len(dataset), 9):
+        original, seen = whole.image(row), np.asarray(backbone.square(dataset.image(row))).astype(float)
+        left, top = np.floor(dataset.boxes[row][:2]) if cropped else (0, 0)
+        place = square_position(whole.parts.xy[row] - [left, top], dataset.image(row).size, aspect)
+        scale = np.array(dataset.image(row).size if aspect == "squash" else [min(dataset.image(row).size)] * 2) / 128
+        _, visible = dataset.part_cells(np.array([row]), 128, aspect=aspect)
+        for part in np.flatnonzero(visible[0]):
+            column, line = np.clip(place[part] * 128, 2, 125).astype(int)
+            x, y = whole.parts.xy[row, part]
+            box = [round(v) for v in (x - 2 * scale[0], y - 2 * scale[1], x + 2 * scale[0], y + 2 * scale[1])]
+            colour = np.asarray(original.crop(box)).reshape(-1, 3).mean(0)
+            here.append(np.abs(seen[line - 2 : line + 3, column - 2 : column + 3].reshape(-1, 3).mean(0) - colour).mean())
+            line, column = (line + 64) % 120 + 3, (column + 64) % 120 + 3
+            elsewhere.append(np.abs(seen[line - 2 : line + 3, column - 2 : column + 3].reshape(-1, 3).mean(0) - colour).mean())
+    assert len(here) > 250
+    assert np.median(here) < 6
+    assert np.median(elsewhere) > 25
