@@ -1,9 +1,10 @@
-"""Frozen features on disk: fp16 safetensors shards and a manifest, written once and memory-mapped in training.
+"""Frozen features on disk: fp16 safetensors shards and a manifest, written once and read row by row in training.
 
 A shard is written under a temporary name and renamed when it is whole, so extraction goes on after a kill at any moment with the
-shards that are there. Memory does not grow with the data set: one shard while writing, pages of the files while reading.
+shards that are there. Memory does not grow with the data set: one shard while writing, one batch while reading.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float16, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -174,13 +175,36 @@ class FeatureStore:
         return cls(Path(folder), manifest, dataset)
 
     @cached_property
-    def _shards(self) -> list[tuple[Tensor, Tensor]]:
-        """Memory-mapped tensors of every shard; nothing is read before it is indexed."""
-        shards = []
+    def _starts(self) -> list[dict[str, int]]:
+        """Byte at which the numbers of each tensor begin, per shard, from the header of the file (safetensors: its length, then JSON)."""
+        starts = []
         for k in range(-(-len(self) // self.manifest.shard_size)):
-            with safe_open(self.folder / _shard_name(k), "pt") as shard:
-                shards.append((shard.get_tensor("patches"), shard.get_tensor("cls")))
-        return shards
+            with open(self.folder / _shard_name(k), "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(length))
+            starts.append({name: 8 + length + header[name]["data_offsets"][0] for name in ("patches", "cls")})
+        return starts
+
+    def _read(self, k: int, name: str, rows: list[int], into: Float16[np.ndarray, "rows *shape"]) -> None:
+        """Read rows of one shard. Plain reads, not a memory map: pages of a map count as memory of this process."""
+        size = into[0].nbytes
+        with open(self.folder / _shard_name(k), "rb", buffering=0) as file:
+            for row, target in zip(rows, into, strict=True):
+                file.seek(self._starts[k][name] + row * size)
+                if file.readinto(target) != size:
+                    raise ValueError(f"{self.folder / _shard_name(k)} is damaged: extract again, whole shards are kept")
+
+    def _gather(self, name: str, rows: Int[Tensor, "batch"]) -> Float16[Tensor, "batch *shape"]:
+        """Rows of one tensor in the order given, shard by shard."""
+        shape = (self.n_patches, self.width) if name == "patches" else (self.width,)
+        found = np.empty((len(rows), *shape), np.float16)
+        shard_of, within = (rows // self.manifest.shard_size).numpy(), (rows % self.manifest.shard_size).numpy()
+        for k in np.unique(shard_of).tolist():
+            here = np.flatnonzero(shard_of == k)
+            part = np.empty((len(here), *shape), np.float16)
+            self._read(k, name, within[here].tolist(), part)
+            found[here] = part
+        return torch.from_numpy(found)
 
     @property
     def nbytes(self) -> int:
@@ -191,10 +215,9 @@ class FeatureStore:
         """Move the features to a device where they fit into half of its free memory; otherwise batches are copied one by one."""
         self.device = torch.device(device)
         if self.device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
-            self._resident = (
-                torch.cat([p.to(self.device) for p, _ in self._shards]),
-                torch.cat([c.to(self.device) for _, c in self._shards]),
-            )
+            every = torch.arange(len(self))
+            parts = [[self._gather(name, rows).to(self.device) for rows in every.split(512)] for name in ("patches", "cls")]
+            self._resident = (torch.cat(parts[0]), torch.cat(parts[1]))
         else:
             self._resident = None
         return self
@@ -209,12 +232,7 @@ class FeatureStore:
             where = rows.to(self.device)
             patches, cls = self._resident[0][where], self._resident[1][where]
         else:
-            patches = torch.empty(len(rows), self.n_patches, self.width, dtype=torch.float16)
-            cls = torch.empty(len(rows), self.width, dtype=torch.float16)
-            shard_of, within = rows // self.manifest.shard_size, rows % self.manifest.shard_size
-            for k in shard_of.unique().tolist():
-                here = torch.nonzero(shard_of == k).flatten()
-                patches[here], cls[here] = self._shards[k][0][within[here]], self._shards[k][1][within[here]]
+            patches, cls = self._gather("patches", rows), self._gather("cls", rows)
         return FeatureBatch(patches.to(self.device).float(), cls.to(self.device).float(), self.labels[rows].to(self.device))
 
     def batches(self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[FeatureBatch]:
@@ -225,9 +243,7 @@ class FeatureStore:
 
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
         """CLS tokens as a NumPy array."""
-        return np.concatenate(
-            [self._shards[int(r) // self.manifest.shard_size][1][int(r) % self.manifest.shard_size][None].float().numpy() for r in rows]
-        )
+        return self._gather("cls", rows).float().numpy()
 
 
 def _check_match(manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path) -> None:
