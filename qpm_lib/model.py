@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from qpm_lib.adapter import Adapter, DenseModel, Output
-from qpm_lib.artifacts import read_json
+from qpm_lib.artifacts import read_json, write_json
 from qpm_lib.backbones import FrozenBackbone, load_backbone
 from qpm_lib.config import AdapterConfig
 from qpm_lib.data import to_rgb
@@ -97,6 +97,7 @@ class DinoQPM(nn.Module):
         self.class_names = tuple(class_names)
         self._backbone: list[FrozenBackbone] = []
         self._card: dict[str, Any] = {}
+        self._folder: Path | None = None
 
     @classmethod
     def from_dense(
@@ -179,6 +180,20 @@ class DinoQPM(nn.Module):
     def feature_names(self) -> tuple[str, ...]:
         """Names of the n features; `feature 0` and so on where nobody gave others."""
         return tuple(self._card.get("feature_names") or (f"feature {f}" for f in range(len(self.features))))
+
+    def rename_features(self, names: Sequence[str]) -> None:
+        """Give the features other names; they are written into the model folder where the model was saved or loaded.
+
+        Raises
+        ------
+        ValueError : when there are not n names, one is empty, or the model lies in no folder yet.
+        """
+        if len(names) != len(self.features) or not all(isinstance(name, str) and name.strip() for name in names):
+            raise ValueError(f"{len(self.features)} names are needed, none of them empty; {len(names)} were given")
+        if self._folder is None:
+            raise ValueError("the model lies in no folder yet: save it first, then name its features")
+        self._card = {**self._card, "feature_names": list(names)}
+        write_json(self._folder / "model.json", {**read_json(self._folder / "model.json"), "feature_names": list(names)})
 
     @property
     def backbone(self) -> FrozenBackbone:
@@ -271,7 +286,7 @@ class DinoQPM(nn.Module):
             "backbone": backbone,
         }
         save_module(self, folder, {**card, "made_by": made_by})
-        self._card = card
+        self._card, self._folder = card, folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "DinoQPM":
@@ -298,5 +313,5 @@ class DinoQPM(nn.Module):
         load_module(model, folder)
         if model.n_per_class != k:
             raise ValueError(f"{folder} contradicts itself: its classes have up to {model.n_per_class} features, not n_per_class (={k})")
-        model._card = card
+        model._card, model._folder = card, folder
         return model.eval()

@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 with install_import_hook("qpm_lib", "shape_checks.checked"):
     import qpm_lib
-    from qpm_lib import cli, doctor, plotting, pretraining, report, runner  # noqa: F401
+    from qpm_lib import cli, doctor, explorer, plotting, pretraining, report, runner  # noqa: F401
     from qpm_lib.data import aircraft, cars, download  # noqa: F401
 
 import numpy as np

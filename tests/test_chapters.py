@@ -19,8 +19,11 @@ from qpm_lib.cli import main
 from qpm_lib.report import _mathml
 from qpm_lib.runner import CHAPTERS, SPARSE, notebooks_folder
 
-OWN = "12_your_own_images"
-BOOKS = {name: nbformat.read(notebooks_folder() / f"{name}.ipynb", as_version=4) for name in (*(c.name for c in (*CHAPTERS, SPARSE)), OWN)}
+EXPLORER, OWN = "07_saliency_explorer", "12_your_own_images"
+BOOKS = {
+    name: nbformat.read(notebooks_folder() / f"{name}.ipynb", as_version=4)
+    for name in (*(c.name for c in (*CHAPTERS, SPARSE)), EXPLORER, OWN)
+}
 
 
 @pytest.mark.parametrize("name", BOOKS)
@@ -199,3 +202,17 @@ def test_your_own_pictures(tmp_path, capsys):
     assert "because  feature" in out
     assert "broken.jpg: damaged" in err
     assert (tmp_path / "run" / "model" / "examples" / "feature_00.jpg").exists()
+
+
+@pytest.mark.chain
+def test_the_explorer_notebook(smoke_copy, tmp_path):
+    """Chapter 7 on a finished run; the widget's state survives in the executed copy."""
+    out = tmp_path / "out.ipynb"
+    values = {"run_folder": str(smoke_copy), "profile": "smoke"}
+    papermill.execute_notebook(
+        str(notebooks_folder() / f"{EXPLORER}.ipynb"), str(out), parameters=values, cwd=str(tmp_path), progress_bar=False
+    )
+    assert read_json(smoke_copy / "result.json")[EXPLORER]["figures"]["slider_ms"] > 0
+    assert (smoke_copy / "figures" / "07_blend.png").exists()
+    states = nbformat.read(out, as_version=4).metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
+    assert sum(state["model_name"] == "ImageModel" for state in states) >= 10

@@ -1,0 +1,337 @@
+"""The saliency explorer: look at pictures, switch features on and off, compare classes, ask where a feature fires.
+
+Widgets and their wiring only: pictures are made in `render`, numbers in `model`. Every callback turns an error into a sentence in the
+widget; no control is left dead.
+"""
+
+import functools
+import html
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+
+from qpm_lib.data import ImageDataset, load_scenes, to_rgb
+from qpm_lib.explain import compare_classes, most_activating, outputs_of
+from qpm_lib.explorer_controls import PER_PAGE, SIDE, THUMB, Controls, feature_options
+from qpm_lib.features import FeatureStore
+from qpm_lib.model import DinoQPM
+from qpm_lib.plotting import feature_colours
+from qpm_lib.render import Canvas, bar_html, comparison_html, framed, place_in_words, to_jpeg
+from qpm_lib.training import outputs
+
+_EXAMPLES = 6
+_MAX_PIXELS = 50_000_000
+
+
+class _Seen(NamedTuple):
+    """What the model saw in one picture: the square, maps (n, g, g), normalised features (n,), logits (C,), the true class if known."""
+
+    square: Image.Image
+    maps: Float[np.ndarray, "n g g"]
+    values: Float[np.ndarray, "n"]
+    logits: Float[np.ndarray, "classes"]
+    truth: int | None
+    title: str
+
+
+def _told(method: Callable) -> Callable:
+    """A callback whose errors become a message in the widget."""
+
+    @functools.wraps(method)
+    def call(self: "Explorer", *arguments: Any) -> None:
+        try:
+            self.message.value = ""
+            method(self, *arguments)
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            self.message.value = f'<p role="alert" style="color:#8a3b00">{html.escape(str(error).splitlines()[0])}</p>'
+
+    return call
+
+
+class Explorer(Controls):
+    """The explorer as a widget; made by `explore`. Controls are attributes (see `Controls`).
+
+    Attributes
+    ----------
+    row : row of the data set that is shown, None for an uploaded picture. target : class whose explanation is shown.
+    """
+
+    def __init__(self, model: DinoQPM, dataset: ImageDataset, store: FeatureStore) -> None:
+        self.model, self.dataset, self.store = model, dataset, store
+        self.weight = model.class_weight.detach().cpu().numpy()
+        self.colours, self.names = feature_colours(self.weight), list(model.feature_names)
+        self.row: int | None = None
+        self.target = 0
+        self._canvas: Canvas | None = None
+        self._examples: np.ndarray | None = None
+        self._rows = store.rows(train=False)
+        logits = [out.logits.argmax(1).cpu() for out, _ in outputs(model, store, self._rows)]
+        self._predicted, self._labels = torch.cat(logits).numpy(), store.labels[self._rows].numpy()
+        self._rng, self._page = np.random.default_rng(0), 0
+        grid, can_redraw = store.grid, self._scenes() is not None
+        super().__init__(dataset.class_names, self.names, per_class=model.n_per_class, grid=grid, can_redraw=can_redraw)
+        self._wire()
+        self._filter()
+        self._describe_feature()
+
+    def _wire(self) -> None:
+        for control, method in (
+            (self.which_class, self._filter), (self.mistakes, self._filter), (self.upload, self._uploaded), (self.without, self._redraw),
+            (self.explained, self._explain), (self.opacity, self._blend), (self.threshold, self._blend), (self.other, self._compare),
+            (self.feature, self._describe_feature), (self.name, self._rename), (self.column, self._look_at_patch),
+            (self.line, self._look_at_patch), (self.mark, self._look_at_patch), *((switch, self._blend) for switch in self.switches),
+        ):  # fmt: skip
+            control.observe(method, names="value")
+        for button, method in (
+            (self.surprise, self._surprise),
+            (self.save, self._save_names),
+            (self.earlier, self._back),
+            (self.later, self._on),
+        ):
+            button.on_click(method)
+        for position, button in enumerate(self.opens):
+            button.on_click(functools.partial(self._open, position))
+
+    # -- choosing a picture -----------------------------------------------------------------------------------------------------
+
+    @_told
+    def _filter(self, *_: Any) -> None:
+        keep = np.ones(len(self._labels), bool)
+        if self.which_class.value >= 0:
+            keep &= self._labels == self.which_class.value
+        if self.mistakes.value:
+            keep &= self._labels != self._predicted
+        self._found, self._page = np.flatnonzero(keep), 0
+        self._show_page()
+        if not len(self._found):
+            raise ValueError("No test picture fits: choose another class, or switch off 'only mistakes'.")
+        self.show_row(int(self._rows[self._found[0]]))
+
+    def _show_page(self) -> None:
+        here = self._found[self._page * PER_PAGE : (self._page + 1) * PER_PAGE]
+        for position, (thumb, button) in enumerate(zip(self.thumbs, self.opens, strict=True)):
+            shown = position < len(here)
+            thumb.layout.visibility = button.layout.visibility = "visible" if shown else "hidden"
+            if not shown:
+                continue
+            row = int(self._rows[here[position]])
+            small = self.dataset.image(row).resize((THUMB, THUMB))
+            right = self._labels[here[position]] == self._predicted[here[position]]
+            thumb.value = to_jpeg(np.asarray(small))
+            button.description = f"{row}" if right else f"{row} wrong"
+            button.tooltip = f"{self.dataset.class_names[self._labels[here[position]]]}: {'right' if right else 'wrong'}"
+        pages = -(-len(self._found) // PER_PAGE)
+        self.earlier.disabled, self.later.disabled = self._page == 0, self._page >= pages - 1
+
+    @_told
+    def _back(self, *_: Any) -> None:
+        self._page = max(0, self._page - 1)
+        self._show_page()
+
+    @_told
+    def _on(self, *_: Any) -> None:
+        self._page += 1
+        self._show_page()
+
+    @_told
+    def _surprise(self, *_: Any) -> None:
+        if not len(self._found):
+            raise ValueError("No test picture fits: choose another class, or switch off 'only mistakes'.")
+        self.show_row(int(self._rows[self._rng.choice(self._found)]))
+
+    @_told
+    def _open(self, position: int, *_: Any) -> None:
+        self.show_row(int(self._rows[self._found[self._page * PER_PAGE + position]]))
+
+    def show_row(self, row: int) -> None:
+        """Show a picture of the data set."""
+        self.row = row
+        self.without.unobserve(self._redraw, names="value")
+        self.without.value = "nothing"
+        self.without.observe(self._redraw, names="value")
+        out = outputs_of(self.model, self.store, torch.tensor([row]))
+        self._take(out, self.dataset.image(row), int(self.store.labels[row]), f"picture {row}")
+
+    def show_image(self, image: Image.Image, title: str) -> None:
+        """Show any picture."""
+        self.row = None
+        self._take(self.model.output([image]), image, None, title)
+
+    @_told
+    def _uploaded(self, *_: Any) -> None:
+        for file in self.upload.value:
+            try:
+                with Image.open(io.BytesIO(bytes(file["content"]))) as image:
+                    if image.width * image.height > _MAX_PIXELS:
+                        raise ValueError(
+                            f"{file['name']} has {image.width * image.height / 1e6:.0f} million pixels; at most 50 are taken: make it smaller."
+                        )
+                    picture = to_rgb(image)
+            except (UnidentifiedImageError, SyntaxError, OSError, Image.DecompressionBombError) as error:
+                raise ValueError(f"{file['name']} cannot be read as a picture ({error}).") from error
+            self.show_image(picture, file["name"])
+
+    def _scenes(self) -> Any:
+        try:
+            return load_scenes(self.dataset.root)
+        except (ValueError, OSError):
+            return None
+
+    @_told
+    def _redraw(self, *_: Any) -> None:
+        if self.row is None:
+            raise ValueError("An uploaded picture cannot be drawn again: choose one of the data set.")
+        parts = () if self.without.value == "nothing" else (self.without.value,)
+        image = Image.fromarray(self._scenes().render(self.dataset, self.row, without=parts).image)
+        out, target = self.model.output([image]), self.target
+        self._take(out, image, int(self.store.labels[self.row]), f"picture {self.row} without {self.without.value}", target=target)
+
+    # -- the explanation --------------------------------------------------------------------------------------------------------
+
+    def _take(self, out: Any, image: Image.Image, truth: int | None, title: str, *, target: int | None = None) -> None:
+        values = self.model.head.normalise(out.vector.float())[0].detach().cpu().numpy()
+        maps, logits = out.maps[0].detach().float().cpu().numpy(), out.logits[0].detach().cpu().numpy()
+        self.seen = _Seen(self.model.backbone.square(image), maps, values, logits, truth, title)
+        best = np.argsort(-logits, kind="stable")
+        self.target = int(best[0]) if target is None else target
+        rival = next((int(c) for c in best if c != self.target), self.target)
+        for control, value, method in ((self.explained, self.target, self._explain), (self.other, rival, self._compare)):
+            control.unobserve(method, names="value")
+            control.value = value
+            control.observe(method, names="value")
+        self._show_target()
+
+    @_told
+    def _explain(self, *_: Any) -> None:
+        self.target = int(self.explained.value)
+        self._show_target()
+
+    def used(self) -> list[int]:
+        """Features of the class shown, the largest contribution first."""
+        used = np.flatnonzero(self.weight[self.target])
+        return used[np.argsort(-(self.weight[self.target] * self.seen.values)[used], kind="stable")].tolist()
+
+    def _show_target(self) -> None:
+        used, added = self.used(), self.weight[self.target] * self.seen.values
+        self._canvas = Canvas(self.seen.square, {f: self.seen.maps[f] for f in used}, self.colours, side=SIDE)
+        longest = float(max((abs(added[f]) for f in used), default=1.0)) or 1.0
+        for position, (switch, bar) in enumerate(zip(self.switches, self.bars, strict=True)):
+            switch.unobserve(self._blend, names="value")
+            visible = position < len(used)
+            switch.layout.display = bar.layout.display = None if visible else "none"
+            if visible:
+                f = used[position]
+                switch.value, switch.description = True, self.names[f]
+                bar.value = bar_html(float(added[f]), longest, self.colours[f])
+            switch.observe(self._blend, names="value")
+        bias, score = float(self.model.head.bias[self.target]), float(self.seen.logits[self.target])
+        self.total.value = f"score {score:.2f} = sum of the contributions" + (f" and the bias {bias:.2f}" if bias else "")
+        self._blend()
+        self._compare()
+        self._look_at_patch()
+
+    @_told
+    def _blend(self, *_: Any) -> None:
+        on = [f for f, switch in zip(self.used(), self.switches, strict=False) if switch.value]
+        pixels = self._canvas.blend(on, opacity=self.opacity.value, threshold=self.threshold.value)
+        if self.mark.value:
+            pixels = framed(pixels, self.column.value, self.line.value, self.store.grid)
+        self.picture.value = to_jpeg(pixels)
+        names, seen = self.dataset.class_names, self.seen
+        predicted = int(seen.logits.argmax())
+        truth = (
+            ""
+            if seen.truth is None
+            else f"; truth <b>{html.escape(names[seen.truth])}</b>, {'right' if seen.truth == predicted else 'wrong'}"
+        )
+        places = ", ".join(f"{html.escape(self.names[f])} {place_in_words(self.seen.maps[f])}" for f in on) or "none"
+        self.words.value = (
+            f'<div aria-live="polite" style="width:{SIDE}px">{html.escape(seen.title)}: predicted <b>{html.escape(names[predicted])}</b>'
+            f" ({seen.logits[predicted]:.2f}){truth}.<br>Features shown: {places}.</div>"
+        )
+
+    # -- another class, one feature, one patch ----------------------------------------------------------------------------------
+
+    @_told
+    def _compare(self, *_: Any) -> None:
+        a, b = self.target, int(self.other.value)
+        added = (self.weight[a] - self.weight[b]) * self.seen.values
+        difference = float(self.seen.logits[a] - self.seen.logits[b])
+        groups = compare_classes(self.model.class_weight, a, b)
+        classes = (self.dataset.class_names[a], self.dataset.class_names[b])
+        same = "<p>Choose another class to compare with.</p>"
+        self.comparison.value = same if a == b else comparison_html(classes, groups, added, self.names, difference)
+
+    @_told
+    def _describe_feature(self, *_: Any) -> None:
+        f = int(self.feature.value)
+        self.name.unobserve(self._rename, names="value")
+        self.name.value = self.names[f]
+        self.name.observe(self._rename, names="value")
+        users = [self.dataset.class_names[c] for c in np.flatnonzero(self.weight[:, f])]
+        shown = ", ".join(map(html.escape, users[:12])) + (f" and {len(users) - 12} more" if len(users) > 12 else "")
+        self.users.value = f"<p>Used by {len(users)} classes: {shown or 'none'}. Above: training pictures on which it is strongest.</p>"
+        if self._examples is None:
+            self._examples = most_activating(self.model, self.store, count=_EXAMPLES, train=True)
+        maps = outputs_of(self.model, self.store, torch.as_tensor(self._examples[f])).maps[:, f].cpu().numpy()
+        panels = []
+        for row, heat in zip(self._examples[f].tolist(), maps, strict=True):
+            panels.append(Canvas(self.model.backbone.square(self.dataset.image(row)), {f: heat}, self.colours, side=128).blend([f]))
+        self.strip.value = to_jpeg(np.concatenate(panels, 1))
+
+    @_told
+    def _rename(self, *_: Any) -> None:
+        f, name = int(self.feature.value), " ".join(self.name.value.split())
+        if not name:
+            raise ValueError("A feature needs a name.")
+        self.names[f] = name
+        self.feature.unobserve(self._describe_feature, names="value")
+        self.feature.options = feature_options(self.names)
+        self.feature.value = f
+        self.feature.observe(self._describe_feature, names="value")
+        self._show_target()
+
+    @_told
+    def _save_names(self, *_: Any) -> None:
+        self.model.rename_features(self.names)
+        self.message.value = "<p>Names saved with the model.</p>"
+
+    @_told
+    def _look_at_patch(self, *_: Any) -> None:
+        here = np.abs(self.seen.maps[:, self.line.value, self.column.value])
+        share = here / np.maximum(np.abs(self.seen.maps).max((1, 2)), 1e-12)
+        strongest = [f for f in np.argsort(-here, kind="stable")[:6].tolist() if here[f] > 0]
+        lines = "".join(
+            f"<li>{html.escape(self.names[f])}: {100 * share[f]:.0f} % of its maximum in this picture"
+            + (" (of the class shown)" if self.weight[self.target, f] else "")
+            + "</li>"
+            for f in strongest
+        )
+        self.firing.value = f"<ul>{lines}</ul>" if lines else "<p>No feature fires here.</p>"
+        if self.mark.value:
+            self._blend()
+
+
+def explore(model: DinoQPM, dataset: ImageDataset, *, store: FeatureStore | None = None) -> Explorer:
+    """The explorer for a model and the data set it was trained on; show it as the last value of a cell.
+
+    Parameters
+    ----------
+    store : features of the data set; None opens those in the cache, or extracts them.
+
+    Raises
+    ------
+    ValueError : when the classes of model and data set differ, or the backbone cannot be loaded.
+    """
+    if tuple(model.class_names) != tuple(dataset.class_names):
+        raise ValueError(
+            f"the model knows {len(model.class_names)} classes, the data set {len(dataset.class_names)}, and they are not the same: "
+            "take the data set that the model was trained on"
+        )
+    store = store or FeatureStore.extract(dataset, model.backbone).to(model.device)
+    return Explorer(model, dataset, store)

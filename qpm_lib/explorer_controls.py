@@ -1,0 +1,65 @@
+"""Controls of the explorer and where they stand; `explorer` says what they do."""
+
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+
+SIDE, THUMB, PER_PAGE = 448, 84, 8
+PARTS = ("beak", "eye", "crown", "breast", "wing", "tail", "legs")
+
+
+def feature_options(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Features for a menu, with their numbers where they have names of their own."""
+    return [(f"{f}: {name}" if name != f"feature {f}" else name, f) for f, name in enumerate(names)]
+
+
+class Controls(widgets.VBox):
+    """All controls, arranged from top to bottom: choosing a picture, the picture and its reasons, three tabs of questions."""
+
+    def __init__(self, class_names: Sequence[str], feature_names: Sequence[str], *, per_class: int, grid: int, can_redraw: bool) -> None:
+        classes = [(name, c) for c, name in enumerate(class_names)]
+        wide, small = widgets.Layout(width="100%"), widgets.Layout(width="auto")
+        self.which_class = widgets.Dropdown(options=[("all classes", -1), *classes], description="show", layout=wide)
+        self.mistakes = widgets.ToggleButton(description="only mistakes", layout=small)
+        self.surprise = widgets.Button(description="surprise me", layout=small)
+        self.earlier, self.later = (widgets.Button(description=text, layout=small) for text in ("earlier", "later"))
+        self.thumbs = [widgets.Image(format="jpeg", width=THUMB, height=THUMB) for _ in range(PER_PAGE)]
+        self.opens = [widgets.Button(layout=widgets.Layout(width=f"{THUMB}px")) for _ in range(PER_PAGE)]
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.without = widgets.Dropdown(options=["nothing", *PARTS], description="draw without")
+        self.picture = widgets.Image(format="jpeg", width=SIDE, height=SIDE)
+        self.words, self.message = widgets.HTML(), widgets.HTML()
+        self.explained = widgets.Dropdown(options=classes, description="explain", layout=wide)
+        self.switches = [widgets.Checkbox(value=True, indent=False, layout=widgets.Layout(width="13em")) for _ in range(per_class)]
+        self.bars, self.total = [widgets.HTML(layout=widgets.Layout(width="18em")) for _ in range(per_class)], widgets.HTML()
+        self.opacity = widgets.FloatSlider(value=0.8, min=0, max=1, step=0.05, description="opacity")
+        self.threshold = widgets.FloatSlider(value=0, min=0, max=1, step=0.05, description="threshold")
+        self.other = widgets.Dropdown(options=classes, description="compare", layout=wide)
+        self.comparison = widgets.HTML()
+        self.feature = widgets.Dropdown(options=feature_options(feature_names), description="feature", layout=wide)
+        self.strip, self.users = widgets.Image(format="jpeg"), widgets.HTML()
+        self.name = widgets.Text(description="name", continuous_update=False)
+        self.save = widgets.Button(description="save names", layout=small)
+        last = grid - 1
+        self.column, self.line = (widgets.IntSlider(value=last // 2, max=last, description=text) for text in ("column", "row"))
+        self.mark, self.firing = widgets.Checkbox(value=False, description="show the patch", indent=False), widgets.HTML()
+
+        super().__init__(self._arranged(can_redraw))
+
+    def _arranged(self, can_redraw: bool) -> list[widgets.Widget]:
+        strip = widgets.HBox(
+            [self.earlier, *(widgets.VBox(pair) for pair in zip(self.thumbs, self.opens, strict=True)), self.later],
+            layout=widgets.Layout(flex_flow="row wrap", align_items="center"),
+        )
+        extra = [self.without] if can_redraw else []
+        choose = widgets.HBox(
+            [self.which_class, self.mistakes, self.surprise, self.upload, *extra], layout=widgets.Layout(flex_flow="row wrap")
+        )
+        rows = [widgets.HBox(pair) for pair in zip(self.switches, self.bars, strict=True)]
+        reasons = widgets.VBox([self.explained, *rows, self.total, self.opacity, self.threshold], layout=widgets.Layout(width="34em"))
+        compare = widgets.VBox([self.other, self.comparison])
+        about = widgets.VBox([self.feature, widgets.HBox([self.name, self.save]), self.strip, self.users])
+        patch = widgets.VBox([widgets.HBox([self.column, self.line, self.mark]), self.firing])
+        tabs = widgets.Tab([compare, about, patch], titles=["another class", "one feature", "one patch"])
+        middle = widgets.HBox([widgets.VBox([self.picture, self.words]), reasons], layout=widgets.Layout(flex_flow="row wrap"))
+        return [choose, strip, self.message, middle, tabs]

@@ -1,0 +1,268 @@
+"""The explorer without a browser: values are set, buttons are clicked, and what the widgets then show is checked."""
+
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from qpm_lib.adapter import DenseModel
+from qpm_lib.config import AdapterConfig
+from qpm_lib.explorer import explore
+from qpm_lib.model import DinoQPM
+from qpm_lib.render import Canvas, framed, place_in_words, to_jpeg
+from qpm_lib.selection import Selection
+from qpm_lib.training import feature_vectors
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, toy, toy_store, backbone):
+    torch.manual_seed(0)
+    dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=7))
+    assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
+    selection = Selection(np.array([1, 3, 4, 6]), assignment, 1.0, 1.0, 0.0, 0.0, "optimal")
+    vectors = torch.as_tensor(feature_vectors(dense, toy_store, toy_store.rows(train=True)))[:, selection.features]
+    model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0), class_names=toy.class_names).eval()
+    path = tmp_path_factory.mktemp("explorer") / "model"
+    model.save(path, backbone=backbone.fingerprint)
+    return path
+
+
+@pytest.fixture
+def explorer(folder, toy, toy_store, backbone):
+    return explore(DinoQPM.load(folder).with_backbone(backbone), toy, store=toy_store)
+
+
+def shown(widget):
+    return np.asarray(Image.open(io.BytesIO(widget.value))).astype(int)
+
+
+def test_what_is_seen_first(explorer, toy):
+    assert explorer.row == toy.test_rows[0]
+    assert shown(explorer.picture).shape == (448, 448, 3)
+    assert np.ptp(shown(explorer.picture), axis=2).max() > 60
+    assert f"truth <b>{toy.class_names[toy.labels[explorer.row]]}</b>" in explorer.words.value
+    assert explorer.message.value == ""
+    assert shown(explorer.strip).shape == (128, 128 * 6, 3)
+
+
+def test_bars_add_up_to_the_score(explorer):
+    added = [float(bar.value.rsplit("<span>", 1)[1].split("<")[0]) for bar in explorer.bars]
+    score = float(explorer.total.value.split()[1])
+    assert sum(added) == pytest.approx(score, abs=0.011)
+    assert score == pytest.approx(float(explorer.seen.logits[explorer.target]), abs=0.006)
+
+
+def test_features_are_switched_off_and_on(explorer):
+    everything = shown(explorer.picture)
+    for switch in explorer.switches:
+        switch.value = False
+    plain = shown(explorer.picture)
+    reference = np.asarray(explorer.seen.square.resize((448, 448), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(plain - reference).mean() < 4
+    assert "Features shown: none" in explorer.words.value
+    explorer.switches[0].value = True
+    one = shown(explorer.picture)
+    assert np.abs(one - plain).mean() > 4
+    assert explorer.switches[0].description in explorer.words.value
+    explorer.switches[1].value = True
+    np.testing.assert_array_equal(shown(explorer.picture), everything)
+
+
+def test_opacity_and_threshold(explorer):
+    before = np.ptp(shown(explorer.picture), axis=2).sum()
+    explorer.threshold.value = 0.9
+    assert np.ptp(shown(explorer.picture), axis=2).sum() < before
+    explorer.threshold.value, explorer.opacity.value = 0, 0.2
+    assert np.ptp(shown(explorer.picture), axis=2).sum() < before
+
+
+def test_choosing_pictures(explorer, toy):
+    explorer.which_class.value = 2
+    assert toy.labels[explorer.row] == 2
+    rows = toy.test_rows[toy.labels[toy.test_rows] == 2]
+    explorer.opens[1].click()
+    assert explorer.row == rows[1]
+    explorer.surprise.click()
+    assert explorer.row in rows
+    explorer.which_class.value = -1
+    assert explorer.later.disabled is False
+    explorer.later.click()
+    explorer.opens[0].click()
+    assert explorer.row == toy.test_rows[8]
+    assert explorer.opens[5].layout.visibility == "hidden"
+    explorer.earlier.click()
+    assert explorer.earlier.disabled
+
+
+def test_only_mistakes(explorer, toy):
+    explorer.mistakes.value = True
+    assert explorer.seen.truth != int(explorer.seen.logits.argmax()) or "No test picture fits" in explorer.message.value
+    wrong = [b for b in explorer.opens if b.layout.visibility == "visible"]
+    assert all(b.description.endswith("wrong") for b in wrong)
+    explorer._predicted = explorer._labels.copy()
+    explorer.mistakes.value = False
+    explorer.mistakes.value = True
+    assert "No test picture fits" in explorer.message.value
+    explorer.surprise.click()
+    assert "No test picture fits" in explorer.message.value
+    explorer.mistakes.value = False
+    assert explorer.message.value == ""
+
+
+def test_another_class(explorer, toy):
+    explorer.explained.value = (explorer.target + 1) % 4
+    assert explorer.target == explorer.explained.value
+    used = {explorer.names[f] for f in np.flatnonzero(explorer.weight[explorer.target])}
+    assert {s.description for s in explorer.switches} == used
+    for other in range(4):
+        explorer.other.value = other
+        text = explorer.comparison.value
+        if other == explorer.target:
+            assert "Choose another class" in text
+            continue
+        difference = explorer.seen.logits[explorer.target] - explorer.seen.logits[other]
+        assert f"is {abs(difference):.2f} {'above' if difference >= 0 else 'below'} {toy.class_names[other]}" in text
+
+
+def test_features_get_names_that_stay(explorer, folder, toy, toy_store, backbone):
+    card = json.loads((folder / "model.json").read_text())
+    try:
+        explorer.feature.value = 2
+        explorer.name.value = "  long <b>beak "
+        assert ("2: long <b>beak", 2) in explorer.feature.options
+        explorer.name.value = " "
+        assert "needs a name" in explorer.message.value
+        explorer.save.click()
+        assert "saved" in explorer.message.value
+        again = explore(DinoQPM.load(folder).with_backbone(backbone), toy, store=toy_store)
+        assert again.names[2] == "long <b>beak"
+        again.explained.value = 1
+        assert "long &lt;b&gt;beak" in again.words.value
+    finally:
+        (folder / "model.json").write_text(json.dumps(card))
+
+
+def test_one_patch(explorer):
+    f = int(np.flatnonzero(explorer.weight[explorer.target])[0])
+    row, column = np.unravel_index(np.abs(explorer.seen.maps[f]).argmax(), (16, 16))
+    explorer.column.value, explorer.line.value = int(column), int(row)
+    assert f"{explorer.names[f]}: 100 % of its maximum" in explorer.firing.value
+    before = shown(explorer.picture)
+    explorer.mark.value = True
+    changed = np.abs(shown(explorer.picture) - before).max(2) > 60
+    y, x = np.nonzero(changed)
+    assert abs(y.mean() / 28 - row - 0.5) < 0.6
+    assert abs(x.mean() / 28 - column - 0.5) < 0.6
+
+
+def test_a_part_is_taken_away(explorer):
+    before = explorer.seen
+    target = explorer.target
+    explorer.without.value = "crown"
+    assert "without crown" in explorer.words.value
+    assert explorer.target == target
+    assert np.abs(np.asarray(explorer.seen.square).astype(int) - np.asarray(before.square)).max() > 15
+    explorer.without.value = "nothing"
+    np.testing.assert_allclose(explorer.seen.values, before.values, atol=0.05)
+
+
+def upload(image, name="mine.png", kind="PNG"):
+    buffer = io.BytesIO()
+    if image is not None:
+        image.save(buffer, kind)
+    return (
+        {
+            "name": name,
+            "type": "image/png",
+            "size": buffer.tell(),
+            "content": memoryview(buffer.getvalue()),
+            "last_modified": datetime(2026, 1, 1, tzinfo=UTC),
+        },
+    )
+
+
+def test_your_own_picture(explorer, toy):
+    explorer.upload.value = upload(toy.image(0).resize((300, 200)))
+    assert explorer.row is None
+    assert "mine.png: predicted" in explorer.words.value
+    assert "truth" not in explorer.words.value
+    explorer.without.value = "beak"
+    assert "cannot be drawn again" in explorer.message.value
+    explorer.opens[0].click()
+    assert explorer.message.value == ""
+
+
+def test_bad_uploads_leave_the_picture_as_it_was(explorer):
+    before = explorer.words.value
+    for value, message in (
+        (upload(None, "empty.png"), "empty.png cannot be read"),
+        (({**upload(None)[0], "name": "a.txt", "content": memoryview(b"no picture")},), "a.txt cannot be read"),
+        (upload(Image.new("1", (9000, 6000)), "huge.png"), "huge.png has 54 million pixels"),
+    ):
+        explorer.upload.value = value
+        assert message in explorer.message.value
+        assert explorer.words.value == before
+    explorer.opens[1].click()
+    assert explorer.words.value != before
+
+
+def test_a_data_set_that_does_not_fit(explorer, toy):
+    with pytest.raises(ValueError, match="not the same"):
+        explore(explorer.model, replace(toy, class_names=("a", "b", "c", "d")))
+
+
+def test_without_scenes_nothing_is_drawn_again(folder, toy, toy_store, backbone, tmp_path):
+    for name in toy.files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(toy.root / name)
+    photographs = replace(toy, root=tmp_path, masks=None)
+    explorer = explore(DinoQPM.load(folder).with_backbone(backbone), photographs, store=toy_store)
+    assert explorer.without not in explorer.children[0].children
+    assert "predicted" in explorer.words.value
+
+
+def test_a_thousand_changes_need_no_more_memory(explorer):
+    import tracemalloc
+
+    for value in np.linspace(0, 0.5, 20):
+        explorer.threshold.value = float(value)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for i in range(150):
+        explorer.threshold.value = 0.01 + 0.005 * (i % 100)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 2_000_000
+
+
+# -- pictures -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_each_pixel_has_the_colour_of_its_strongest_feature():
+    maps = {0: np.zeros((2, 2)), 3: np.zeros((2, 2))}
+    maps[0][0, 0], maps[3][1, 1] = 1.0, -1.0
+    canvas = Canvas(Image.new("RGB", (64, 64), "grey"), maps, ["#ff0000", "#00ff00", "#00ff00", "#0000ff"], side=64)
+    picture = canvas.blend([0, 3], opacity=1.0).astype(int)
+    assert picture[4, 4].argmax() == 0
+    assert picture[60, 60].argmax() == 2
+    assert np.ptp(canvas.blend([0], opacity=1.0)[60, 60].astype(int)) == 0
+    np.testing.assert_array_equal(canvas.blend([]), canvas.plain)
+    assert to_jpeg(picture.astype(np.uint8))[:2] == b"\xff\xd8"
+
+
+def test_places_and_frames():
+    heat = np.zeros((9, 9))
+    for (row, column), words in {(0, 0): "upper left", (4, 4): "in the centre", (8, 4): "lower centre", (4, 8): "middle right"}.items():
+        heat[:] = 0
+        heat[row, column] = -2.0
+        assert place_in_words(heat) == words
+    blank = np.full((64, 64, 3), 100, np.uint8)
+    marked = framed(blank, 3, 0, 4)
+    assert (marked[:16, 48:] != 100).any()
+    assert (marked[16:] == 100).all()
+    assert (marked[:, :48] == 100).all()
