@@ -58,7 +58,7 @@ def read_json(path: Path) -> Any:
     ValueError : when the file is damaged; the message names it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it and run again") from error
 

@@ -8,9 +8,11 @@ cells of its last feature map and whose CLS token is their mean.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -196,6 +198,32 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Preprocessing:
+    """From pictures to normalised tensors; small, because worker processes get a copy, and without a GPU."""
+
+    image_size: int
+    aspect: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def square(self, image: Image.Image, side: int | None = None) -> Image.Image:
+        """The square that the backbone sees of a picture."""
+        if self.aspect == "crop":
+            short = min(image.size)
+            left, top = (image.width - short) // 2, (image.height - short) // 2
+            image = image.crop((left, top, left + short, top + short))
+        size = side or self.image_size
+        return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+
+    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 size size"]:
+        """Squares, scaled to 0..1 and normalised."""
+        pixels = np.stack([np.asarray(self.square(image)) for image in images])
+        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
+        return (scaled - mean) / std
+
+
 class FrozenBackbone(nn.Module):
     """A vision transformer or convolutional network in evaluation mode, without gradients, with its own preprocessing.
 
@@ -213,8 +241,7 @@ class FrozenBackbone(nn.Module):
         self.width = int(vit.num_features)
         self.n_prefix = int(getattr(vit, "num_prefix_tokens", 0))
         self.grid = image_size // entry.patch_size
-        # Plain tensors, not buffers: preprocessing runs in worker processes, which must not touch a GPU.
-        self.mean, self.std = torch.tensor(entry.mean)[:, None, None], torch.tensor(entry.std)[:, None, None]
+        self.preprocessing = Preprocessing(image_size, aspect, entry.mean, entry.std)
         self.fingerprint = {
             "backbone": name,
             "weights_sha256": state_hash(vit.state_dict()),
@@ -230,22 +257,12 @@ class FrozenBackbone(nn.Module):
         return super().train(False)
 
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 size size"]:
-        """Resize to the input size (`squash`: both sides; `crop`: shorter side, then the centre), scale to 0..1, normalise."""
-        import_torchvision()
-        from torchvision.transforms.v2 import functional as transforms
+        """Resize to the input size (`squash`: both sides; `crop`: the central square), bicubic, scale to 0..1, normalise."""
+        return self.preprocessing(images)
 
-        batch = [transforms.to_dtype(transforms.pil_to_tensor(self.square(image)), torch.float32, scale=True) for image in images]
-        return (torch.stack(batch) - self.mean) / self.std
-
-    def square(self, image: Image.Image) -> Image.Image:
-        """What the backbone sees of a picture, before normalisation."""
-        import_torchvision()
-        from torchvision.transforms.v2 import functional as transforms
-
-        size, bicubic = self.image_size, transforms.InterpolationMode.BICUBIC
-        if self.aspect == "crop":
-            return transforms.center_crop(transforms.resize(image, [size], bicubic), [size] * 2)
-        return image if image.size == (size, size) else transforms.resize(image, [size] * 2, bicubic)
+    def square(self, image: Image.Image, side: int | None = None) -> Image.Image:
+        """What the backbone sees of a picture, before normalisation; `side` pixels instead of its input size, to be looked at."""
+        return self.preprocessing.square(image, side)
 
     @torch.no_grad()
     def tokens(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:
@@ -294,6 +311,10 @@ def load_backbone(
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}: choose from {', '.join(BACKBONES)}")
+    if aspect not in ("squash", "crop"):
+        raise ValueError(f"backbone.aspect (={aspect!r}) must be squash or crop")
+    if (image_size or 0) < 0:
+        raise ValueError(f"backbone.image_size (={image_size}) must be a number of pixels, or 0 for the backbone's own")
     size = image_size or BACKBONES[name].image_size
     if name == "toy" and size != BACKBONES[name].image_size:
         raise ValueError(f"backbone.image_size (={size}) must be 128 for the toy backbone")

@@ -218,29 +218,39 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
-    folder = model_folder(arguments.model)
+    if arguments.json and arguments.json.is_dir():
+        raise ValueError(f"--json {arguments.json} is a folder: name a file")
+    folder, files = model_folder(arguments.model), find_pictures(arguments.images)
     model = attach_backbone(DinoQPM.load(folder), weights=arguments.weights, device=arguments.device)
-    files = find_pictures(arguments.images)
     answers, skipped = [], []
-    for number, result in enumerate(predict_files(model, files, batch_size=arguments.batch_size), 1):
-        if isinstance(result, Skipped):
-            skipped.append(result)
-            sys.stderr.write(f"skipped {result.file}: {result.reason}\n")
-            continue
-        answers.append(result.answer)
-        _show_answer(result.answer)
-        if arguments.heatmaps:
-            save_heat_map(result, model, arguments.heatmaps / f"{number:04d}_{Path(result.answer.file).stem}.png")
-    if arguments.json:
-        content = {"model": str(folder), "pictures": [asdict(a) for a in answers], "skipped": [s._asdict() for s in skipped]}
-        write_json(arguments.json, content)
+    try:
+        for number, result in enumerate(predict_files(model, files, batch_size=arguments.batch_size), 1):
+            if isinstance(result, Skipped):
+                skipped.append(result)
+                sys.stderr.write(f"skipped {_printable(result.file)}: {result.reason}\n")
+                continue
+            answers.append(result.answer)
+            _show_answer(result.answer)
+            if arguments.heatmaps:
+                save_heat_map(result, model, arguments.heatmaps / f"{number:04d}_{_printable(Path(result.answer.file).stem)}.png")
+    finally:  # what was answered before an error or Ctrl-C is kept
+        if arguments.json and (answers or skipped):
+            content = {"pictures": [asdict(a) for a in answers], "skipped": [s._asdict() for s in skipped]}
+            write_json(arguments.json, {"model": str(folder), **content})
     if skipped:
         _show(f"{len(answers)} of {len(files)} pictures answered, {len(skipped)} skipped")
     return 0 if answers else 1
 
 
+def _printable(name: str) -> str:
+    """A file name without the bytes that are no text."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _show_answer(answer: Any) -> None:
-    _show(f"{answer.file}: {answer.class_name} ({answer.score:.2f}; runner-up {answer.runner_up}, {answer.runner_up_score:.2f})")
+    _show(
+        f"{_printable(answer.file)}: {answer.class_name} ({answer.score:.2f}; runner-up {answer.runner_up}, {answer.runner_up_score:.2f})"
+    )
     _show("  because  " + ", ".join(f"{u.name} {u.contribution:+.2f} at ({u.x:.0f}, {u.y:.0f})" for u in answer.features))
     _show("  decided by  " + ", ".join(f"{u.name} {u.contribution:+.2f} (of {u.of_class})" for u in answer.deciding))
 
@@ -285,7 +295,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "run": _run,
         }[arguments.command](arguments)
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; run the same command again to go on\n")
+        again = "; run the same command again to go on" if arguments.command == "run" else ""
+        sys.stderr.write(f"\ninterrupted{again}\n")
         return 130
     except (ValueError, RuntimeError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -39,7 +39,10 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """How features are extracted; none of these change the result. `live` runs the backbone anew in every epoch and stores nothing."""
+    """How features are extracted; none of these change the result beyond rounding to fp16.
+
+    `live` runs the backbone anew in every epoch and stores nothing.
+    """
 
     batch_size: int = 64
     shard_size: int = 512

@@ -1,8 +1,5 @@
 """The method behind the interface of scikit-learn: `QPMClassifier().fit(tokens, labels).predict(tokens)`."""
 
-from collections.abc import Iterator
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -12,11 +9,14 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from qpm_lib import selection
+from qpm_lib.adapter import Output
 from qpm_lib.config import load_profile
 from qpm_lib.features import FeatureBatch, FeatureStore
-from qpm_lib.model import DinoQPM, Explanation
+from qpm_lib.model import Explanation
 from qpm_lib.seeding import choose_device
-from qpm_lib.training import feature_vectors, fine_tune, outputs, train_dense
+from qpm_lib.training import feature_vectors, fine_tune, train_dense
+
+_BATCH = 64
 
 
 class TensorStore(FeatureStore):
@@ -45,6 +45,11 @@ class TensorStore(FeatureStore):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device | str) -> "TensorStore":
+        """Give batches on a device."""
+        self.device = torch.device(device)
+        return self
+
     def fetch(self, rows: Int[Tensor, "batch"]) -> FeatureBatch:
         """Some rows, in the order given, on the store's device."""
         return FeatureBatch(*(part[rows].to(self.device) for part in (self._patches, self._cls, self.labels)))
@@ -61,7 +66,8 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
     ----------
     n_features, n_per_class : n and k. n_dense : features of the dense model, at least n; None takes 5 n. n_layers, hidden : the adapter.
     dense_epochs, fine_tune_epochs : None takes those of the profile. time_limit : seconds for the selection. gap : when to stop it.
-    profile : `toy` or `folder`: everything that is not named here. device : `auto`, `cpu`, `cuda`. seed : same seed, same result.
+    profile : where everything that is not named here comes from. device : `auto`, `cpu`, `cuda`; a `FeatureStore` keeps its own.
+    seed : same seed, same result, unless `time_limit` ends the selection.
 
     Attributes
     ----------
@@ -83,7 +89,7 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         fine_tune_epochs: int | None = None,
         time_limit: float = 600.0,
         gap: float = 0.005,
-        profile: Literal["toy", "folder"] = "folder",
+        profile: str = "folder",
         device: str = "auto",
         seed: int = 0,
     ) -> None:
@@ -106,7 +112,7 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
             "selection.n_per_class": self.n_per_class,
             "selection.gap": self.gap,
             "selection.time_limit": self.time_limit,
-            "adapter.n_features": self.n_dense or 5 * self.n_features,
+            "adapter.n_features": 5 * self.n_features if self.n_dense is None else self.n_dense,
             "adapter.n_layers": self.n_layers,
             "adapter.hidden": self.hidden,
         }
@@ -117,54 +123,67 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         relevance = selection.relevance(feature_vectors(dense, store, rows), store.labels[rows].numpy(), constant="zero")
         self.selection_ = selection.solve(
             relevance,
-            selection.redundancy(relevance, self.n_features, config.selection.redundancy),
-            n_features=self.n_features,
-            n_per_class=self.n_per_class,
-            gap=self.gap,
-            time_limit=self.time_limit,
-            seed=self.seed,
+            selection.redundancy(relevance, config.selection.n_features, config.selection.redundancy),
+            n_features=config.selection.n_features,
+            n_per_class=config.selection.n_per_class,
+            gap=config.selection.gap,
+            time_limit=config.selection.time_limit,
+            seed=config.seed,
         )
         self.model_, self.history_ = fine_tune(dense, self.selection_, store, config)
         return self
 
     def _training_store(self, X: np.ndarray | Tensor | FeatureStore, y: np.ndarray | None) -> FeatureStore:
-        device = choose_device(self.device)
         if isinstance(X, FeatureStore):
+            if y is not None:
+                raise ValueError("y was passed beside a FeatureStore, which has labels of its own: leave y out")
             self.classes_, self.n_features_in_ = np.array(X.class_names), X.width
-            return X.to(device)
+            return X
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None: labels are left out for a FeatureStore only")
-        X, y = validate_data(self, _as_numpy(X), y, allow_nd=True, dtype=np.float32, ensure_min_samples=2)
+        X, y = validate_data(self, _as_numpy(X), _as_numpy(y), allow_nd=True, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y holds one class only ({self.classes_[0]!r}): at least two are needed")
         self.n_features_in_ = X.shape[-1]
-        names = tuple(map(str, self.classes_))
-        patches = _tokens(X)
-        return TensorStore(patches, patches.mean(1), torch.as_tensor(labels), class_names=names, device=device)
+        names, patches = tuple(map(str, self.classes_)), _tokens(X)
+        return TensorStore(patches, patches.mean(1), torch.as_tensor(labels), class_names=names, device=choose_device(self.device))
 
-    def _outputs(self, X: np.ndarray | Tensor | FeatureStore) -> Iterator[Tensor]:
-        device = self.model_.device
+    def _checked(self, X: np.ndarray | Tensor | FeatureStore) -> tuple[FeatureStore, Tensor]:
+        """A store and its rows: the test rows of a store as it is, all of an array after the same checks as in `fit`."""
+        check_is_fitted(self, "model_")
         if isinstance(X, FeatureStore):
-            store, rows = X.to(device), X.rows(train=False)
+            if tuple(X.class_names) != tuple(map(str, self.classes_)) or X.width != self.n_features_in_:
+                raise ValueError(
+                    f"the store has {len(X.class_names)} classes and width {X.width}, the model {len(self.classes_)} and {self.n_features_in_}: "
+                    "names and width must be the same"
+                )
+            rows = X.rows(train=False)
+            if not len(rows):
+                raise ValueError("the store has no test pictures")
+            return X, rows
+        X = _as_numpy(X)
+        if len(getattr(X, "shape", ())) == 3:  # scikit-learn would compare the number of patches
+            X = check_array(X, allow_nd=True, dtype=np.float32)
         else:
-            X = _as_numpy(X)
-            if len(getattr(X, "shape", ())) == 3:  # scikit-learn would compare the number of patches
-                X = check_array(X, allow_nd=True, dtype=np.float32)
-            else:
-                X = validate_data(self, X, dtype=np.float32, reset=False)
-            if X.shape[-1] != self.n_features_in_:
-                raise ValueError(f"X has {X.shape[-1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features")
-            patches = _tokens(X)
-            names, none = self.model_.class_names, torch.zeros(len(patches), dtype=torch.long)
-            store, rows = TensorStore(patches, patches.mean(1), none, class_names=names, device=device), torch.arange(len(patches))
-        for out, _ in outputs(self.model_, store, rows):
-            yield out.logits
+            X = validate_data(self, X, allow_nd=True, dtype=np.float32, reset=False)
+        if X.shape[-1] != self.n_features_in_:
+            raise ValueError(f"X has {X.shape[-1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features")
+        patches = _tokens(X)
+        store = TensorStore(patches, patches.mean(1), torch.zeros(len(X), dtype=torch.long), class_names=self.model_.class_names)
+        return store, torch.arange(len(X))
+
+    @torch.no_grad()
+    def _outputs(self, X: np.ndarray | Tensor | FeatureStore) -> Output:
+        """Maps, vectors and logits in full precision, so that explanations add up to the scores."""
+        store, rows = self._checked(X)
+        device = self.model_.device
+        parts = [self.model_(batch.patches.to(device), batch.cls.to(device)) for batch in store.batches(rows, _BATCH)]
+        return Output(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def _scores(self, X: np.ndarray | Tensor | FeatureStore) -> Float[np.ndarray, "images classes"]:
-        check_is_fitted(self, "model_")
-        return torch.cat(list(self._outputs(X))).cpu().numpy()
+        return self._outputs(X).logits.cpu().numpy()
 
     def decision_function(self, X: np.ndarray | Tensor | FeatureStore) -> np.ndarray:
         """Class scores (N, C): sums of the class's k normalised features; of two classes the difference (N,), as scikit-learn has it."""
@@ -186,14 +205,10 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
             y = self.classes_[X.labels[X.rows(train=False)].numpy()]
         return super().score(X, y, sample_weight)
 
-    def explain(self, X: np.ndarray | Tensor) -> Explanation:
+    def explain(self, X: np.ndarray | Tensor | FeatureStore) -> Explanation:
         """Contributions and maps of the k features of each predicted class (see `DinoQPM.explain_tokens`)."""
-        check_is_fitted(self, "model_")
-        model: DinoQPM = self.model_
-        patches = _tokens(np.asarray(_as_numpy(X), np.float32)).to(model.device)
-        with torch.no_grad():
-            out = model(patches, patches.mean(1))
-        return model.explain_tokens(out, out.logits.argmax(1))
+        out = self._outputs(X)
+        return self.model_.explain_tokens(out, out.logits.argmax(1))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -204,13 +219,16 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _as_numpy(X: np.ndarray | Tensor) -> np.ndarray:
-    return X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+    if isinstance(X, Tensor):
+        X = X.detach().cpu()
+        return (X.float() if X.is_floating_point() else X).numpy()
+    return X
 
 
 def _tokens(X: np.ndarray) -> Float[Tensor, "images patches dim"]:
     """(N, P, D) tokens; a table counts as one patch per row."""
     if X.ndim == 2:
         X = X[:, None]
-    if X.ndim != 3 or round(X.shape[1] ** 0.5) ** 2 != X.shape[1]:
+    if X.ndim != 3 or not X.shape[1] or round(X.shape[1] ** 0.5) ** 2 != X.shape[1]:
         raise ValueError(f"X has shape {X.shape}: (images, patches, dim) with a square number of patches is needed, or (images, dim)")
     return torch.as_tensor(X)

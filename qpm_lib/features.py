@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from qpm_lib.artifacts import cache_folder, content_hash, read_json, write_atomically, write_json
-from qpm_lib.backbones import FrozenBackbone
+from qpm_lib.backbones import FrozenBackbone, Preprocessing
 from qpm_lib.data import ImageDataset
 from qpm_lib.progress import progress
 
@@ -51,14 +51,14 @@ class FeatureBatch(NamedTuple):
 
 
 class _Pictures(Dataset):
-    def __init__(self, dataset: ImageDataset, backbone: FrozenBackbone) -> None:
-        self.dataset, self.preprocess = dataset, backbone.preprocess
+    def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing) -> None:
+        self.dataset, self.preprocessing = dataset, preprocessing
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, row: int) -> Tensor:
-        return self.preprocess([self.dataset.image(row)])[0]
+        return self.preprocessing([self.dataset.image(row)])[0]
 
 
 def _shard_name(index: int) -> str:
@@ -188,7 +188,7 @@ class FeatureStore:
     def _read(self, k: int, name: str, rows: list[int], into: Float16[np.ndarray, "rows *shape"]) -> None:
         """Read rows of one shard. Plain reads, not a memory map: pages of a map count as memory of this process."""
         size = into[0].nbytes
-        with open(self.folder / _shard_name(k), "rb", buffering=0) as file:
+        with open(self.folder / _shard_name(k), "rb") as file:
             for row, target in zip(rows, into, strict=True):
                 file.seek(self._starts[k][name] + row * size)
                 if file.readinto(target) != size:
@@ -270,7 +270,7 @@ def _write_shards(
         rows = _shard_rows(k, manifest)
         batches += [list(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
         ends.append(len(batches))
-    loader = DataLoader(_Pictures(dataset, backbone), batch_sampler=batches, num_workers=workers)
+    loader = DataLoader(_Pictures(dataset, backbone.preprocessing), batch_sampler=batches, num_workers=workers)
     patches, tokens, shard = [], [], iter(shards)
     for done, images in enumerate(progress(loader, "extracting features", total=len(batches)), 1):
         out = backbone.tokens(images)

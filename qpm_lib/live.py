@@ -10,12 +10,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from qpm_lib.backbones import FrozenBackbone
+from qpm_lib.backbones import FrozenBackbone, Preprocessing
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureBatch, FeatureStore
 
 Augment = Literal["none", "flip", "crop"]
-_SMALLEST_SHARE = 0.6
+_SMALLEST_SHARE, _CHUNK = 0.6, 64
 
 
 def varied(image: Image.Image, augment: Augment, seed: int) -> Image.Image:
@@ -34,8 +34,8 @@ def varied(image: Image.Image, augment: Augment, seed: int) -> Image.Image:
 class _Pictures(Dataset):
     """Pictures by row and seed; a negative seed means as they are."""
 
-    def __init__(self, dataset: ImageDataset, backbone: FrozenBackbone, augment: Augment, jobs: list[tuple[int, int]]) -> None:
-        self.dataset, self.preprocess, self.augment, self.jobs = dataset, backbone.preprocess, augment, jobs
+    def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing, augment: Augment, jobs: list[tuple[int, int]]) -> None:
+        self.dataset, self.preprocessing, self.augment, self.jobs = dataset, preprocessing, augment, jobs
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -43,7 +43,7 @@ class _Pictures(Dataset):
     def __getitem__(self, position: int) -> Tensor:
         row, seed = self.jobs[position]
         image = self.dataset.image(row)
-        return self.preprocess([image if seed < 0 else varied(image, self.augment, seed)])[0]
+        return self.preprocessing([image if seed < 0 else varied(image, self.augment, seed)])[0]
 
 
 class LiveFeatures(FeatureStore):
@@ -67,7 +67,10 @@ class LiveFeatures(FeatureStore):
 
     def fetch(self, rows: Int[Tensor, "batch"]) -> FeatureBatch:
         """Some rows, in the order given, not varied."""
-        return next(self.batches(rows, max(1, len(rows))))
+        parts = list(zip(*self.batches(rows, _CHUNK), strict=True))
+        if not parts:
+            raise ValueError("no rows were asked for")
+        return FeatureBatch(*(torch.cat(part) for part in parts))
 
     def batches(self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[FeatureBatch]:
         """Batches over some rows: shuffled and varied by the generator, or in order and as they are without one."""
@@ -76,11 +79,13 @@ class LiveFeatures(FeatureStore):
             order = rows[torch.randperm(len(rows), generator=generator)]
             seeds = torch.randint(2**31, (len(rows),), generator=generator)
         jobs = list(zip(order.tolist(), seeds.tolist(), strict=True))
-        loader = DataLoader(_Pictures(self.dataset, self.backbone, self.augment, jobs), batch_size=batch_size, num_workers=self.workers)
+        loader = DataLoader(
+            _Pictures(self.dataset, self.backbone.preprocessing, self.augment, jobs), batch_size=batch_size, num_workers=self.workers
+        )
         for images, chunk in zip(loader, order.split(batch_size), strict=True):
             tokens = self.backbone.tokens(images)
             yield FeatureBatch(tokens.patches.to(self.device), tokens.cls.to(self.device), self.labels[chunk].to(self.device))
 
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
         """CLS tokens as a NumPy array."""
-        return np.concatenate([batch.cls.cpu().numpy() for batch in self.batches(rows, 64)])
+        return np.concatenate([batch.cls.cpu().numpy() for batch in self.batches(rows, _CHUNK)])

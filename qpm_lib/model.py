@@ -1,9 +1,10 @@
 """The finished classifier: n shared features, few of them per class, and an explanation that adds up to the score."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from einops import einsum
@@ -19,7 +20,7 @@ from qpm_lib.data import to_rgb
 from qpm_lib.selection import Selection, SparseSelection
 from qpm_lib.serialisation import load_module, save_module
 
-_MIN_STD = 1e-6
+_MIN_STD, POOLINGS = 1e-6, get_args(get_type_hints(AdapterConfig)["pooling"])
 
 
 class Prediction(NamedTuple):
@@ -215,7 +216,8 @@ class DinoQPM(nn.Module):
         ValueError : when the model was never saved and knows none, or the weights cannot be had.
         """
         known = self._card.get("backbone", {})
-        if not {"backbone", "image_size", "aspect"} <= set(known):
+        kinds = {"backbone": str, "image_size": int, "aspect": str}
+        if not all(isinstance(known.get(name), kind) for name, kind in kinds.items()):
             raise ValueError("no backbone is attached: call model.with_backbone(load_backbone(...)) first")
         return load_backbone(known["backbone"], weights=weights, image_size=known["image_size"], aspect=known["aspect"])
 
@@ -268,13 +270,17 @@ class DinoQPM(nn.Module):
 
     # -- files ------------------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path, *, backbone: dict[str, Any], made_by: str = "") -> None:
-        """Write the model folder.
+    def save(self, folder: Path, *, backbone: dict[str, Any], made_by: str = "", cropped: bool = False) -> None:
+        """Write the model folder; what described an earlier model in it is removed.
 
         Parameters
         ----------
-        backbone : fingerprint of the backbone, checked when the model meets one. made_by : hash of the settings.
+        backbone : fingerprint of the backbone, checked when the model meets one. made_by : hash of the settings. cropped : the model was
+            trained on pictures cut to their boxes.
         """
+        for name in ("README.md", "selection.json", "config.json"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "examples", ignore_errors=True)
         card = {
             "kind": "fixed_head",
             "width": self.adapter.width,
@@ -284,6 +290,7 @@ class DinoQPM(nn.Module):
             "class_names": self.class_names,
             "feature_names": self.feature_names,
             "backbone": backbone,
+            "cropped": cropped,
         }
         save_module(self, folder, {**card, "made_by": made_by})
         self._card, self._folder = card, folder
@@ -307,6 +314,11 @@ class DinoQPM(nn.Module):
             dict(card["backbone"])
             if len(card["feature_names"]) != n:
                 raise ValueError(f"{len(card['feature_names'])} feature names for {n} features")
+            for name in ("class_names", "feature_names"):
+                if not isinstance(card[name], list) or not all(isinstance(text, str) for text in card[name]):
+                    raise TypeError(f"{name} must be a list of texts")
+            if card["adapter"]["pooling"] not in POOLINGS:
+                raise ValueError(f"adapter.pooling (={card['adapter']['pooling']!r}) must be one of {', '.join(POOLINGS)}")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{folder / 'model.json'} does not describe a QPM ({type(error).__name__}: {error})") from error
         model = cls(adapter, head, features=torch.zeros(n, dtype=torch.long), class_names=card["class_names"])

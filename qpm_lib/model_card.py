@@ -1,11 +1,11 @@
 """A model folder that explains itself: examples of every feature, colours, the selection, the settings, and a readable card."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from qpm_lib.artifacts import read_json, write_atomically, write_json
@@ -34,8 +34,8 @@ def describe_model(
 ) -> None:
     """Complete a saved model folder.
 
-    Writes `examples/feature_00.jpg` (training pictures on which a feature is strongest, its map over them), `palette.json`,
-    `selection.json`, `config.json` and `README.md`.
+    Writes `examples/feature_00.jpg` (training pictures on which a feature is strongest, its map over them), `selection.json`,
+    `config.json` and, last, `README.md`.
 
     Parameters
     ----------
@@ -47,7 +47,6 @@ def describe_model(
     for f, best in enumerate(rows):
         strip = _examples(f, best, model, store, dataset, colours[f])
         write_atomically(folder / "examples" / f"feature_{f:02d}.jpg", lambda t, strip=strip: strip.save(t, "JPEG", quality=85))
-    write_json(folder / "palette.json", dict(zip(model.feature_names, colours, strict=True)))
     selection.save(folder / "selection.json")
     write_json(folder / "config.json", asdict(config))
     text = _card(folder, model, dataset, config, selection, figures or {})
@@ -55,12 +54,10 @@ def describe_model(
 
 
 def _examples(f: int, best: np.ndarray, model: DinoQPM, store: FeatureStore, dataset: ImageDataset, colour: str) -> Image.Image:
-    import torch
-
     maps = outputs_of(model, store, torch.as_tensor(best)).maps[:, f].cpu().numpy()
     top, panels = float(maps.max()), []
     for row, heat in zip(best, maps, strict=True):
-        picture = np.asarray(dataset.image(int(row)).resize((_SIDE, _SIDE)))
+        picture = np.asarray(model.backbone.square(dataset.image(int(row)), _SIDE))
         panels.append(overlay(picture, heat, colour, top=top if top > 0 else None))
     return Image.fromarray((255 * np.clip(np.concatenate(panels, 1), 0, 1)).astype(np.uint8))
 
@@ -80,8 +77,8 @@ def _card(
         if isinstance(selection, Selection)
         else "features and class weights by an elastic net"
     )
-    cut = " cut to their boxes" if dataset.cropped else ""
-    sides = {"squash": "both sides resized", "crop": "shorter side resized, then the centre"}[backbone["aspect"]]
+    cut = ", cut to their boxes: cut new ones to the object, too" if dataset.cropped else ""
+    sides = {"squash": "both sides resized", "crop": "central square resized"}[backbone["aspect"]]
     size = backbone["image_size"]
     lines = [
         f"# {METHODS[config.selection.method]} for {c} classes",
@@ -94,14 +91,14 @@ def _card(
         f"| backbone | {backbone['backbone']}, frozen; weights SHA-256 `{backbone['weights_sha256']}`,"
         f" licence {BACKBONES[backbone['backbone']].licence}; **not in this folder** |",
         f"| pictures | {sides} to {size} x {size} pixels, bicubic{cut} |",
-        f"| trained on | {int(dataset.is_train.sum())} pictures of {dataset.root.name} (tested on {int((~dataset.is_train).sum())}) |",
+        f"| trained on | {int(dataset.is_train.sum())} pictures of {dataset.root.resolve().name} (tested on {int((~dataset.is_train).sum())}) |",
         f"| selection | {proof} |",
         *(f"| {name} | {100 * value:.1f} % |" for name, value in figures.items()),
         "",
         "## Use",
         "",
         "```",
-        f"qpm predict {os.path.relpath(folder, folder.parent)} PICTURE... --json answers.json --heatmaps maps",
+        f"qpm predict {folder.name} PICTURE... --json answers.json --heatmaps maps",
         "```",
         "",
         "```python",
@@ -121,6 +118,7 @@ def _card(
     ]
     for f, name in enumerate(model.feature_names):
         users = [model.class_names[q] for q in np.flatnonzero(used[:, f])]
+        users = [user.replace("|", "/") for user in users]
         shown = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
         lines.append(f"| {name} | {shown or 'none'} | ![{name}](examples/feature_{f:02d}.jpg) |")
     return "\n".join([*lines, ""])

@@ -90,11 +90,11 @@ def show_images(
         y, x = (i // columns) * (height + gap + head) + head, (i % columns) * (width + gap)
         sheet[y : y + height, x : x + width] = picture
         if titles:
-            ax.text(x + width / 2, y - head * 0.18, titles[i], ha="center", va="bottom", fontsize=8)
+            ax.text(x + width / 2, y - head * 0.18, titles[i], ha="center", va="bottom", fontsize=8, parse_math=False)
     ax.imshow(sheet, interpolation="nearest")
     ax.set_axis_off()
     if caption:
-        ax.set_title(caption, fontsize=10)
+        ax.set_title(caption, fontsize=10, parse_math=False)
     return ax
 
 

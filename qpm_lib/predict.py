@@ -13,13 +13,13 @@ from PIL import Image
 
 from qpm_lib.artifacts import write_atomically
 from qpm_lib.data import read_image
-from qpm_lib.data.dataset import picture_position
-from qpm_lib.data.folder import EXTENSIONS
+from qpm_lib.data.dataset import UnreadableError, picture_position
+from qpm_lib.data.folder import EXTENSIONS, is_picture
 from qpm_lib.model import DinoQPM, Explanation
 from qpm_lib.plotting import combined_overlay, contribution_bars, feature_colours, overlay, show_images
 
 log = logging.getLogger(__name__)
-_SIDE = 256
+_SIDE, _LONGEST = 256, 80
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()) if path.is_dir() else [path]
+        below = sorted(p for p in path.rglob("*") if is_picture(p)) if path.is_dir() else [path]
         found += below
     if not found:
         raise ValueError(f"no pictures were found: files or folders with {', '.join(EXTENSIONS)} are needed")
@@ -110,8 +110,8 @@ def predict_files(model: DinoQPM, files: Sequence[Path], *, batch_size: int = 16
         for path in files[start : start + batch_size]:
             try:
                 chunk.append((path, read_image(path)))
-            except ValueError as error:
-                chunk.append((path, Skipped(str(path), str(error).removeprefix(f"picture {path} is ").split(": replace it")[0])))
+            except UnreadableError as error:
+                chunk.append((path, Skipped(str(path), error.reason)))
         images = [image for _, image in chunk if isinstance(image, Image.Image)]
         answers = _answer([p for p, image in chunk if isinstance(image, Image.Image)], images, model) if images else iter(())
         for _, image in chunk:
@@ -167,14 +167,14 @@ def _peak(heat: np.ndarray, size: tuple[int, int], aspect: str) -> tuple[float, 
 def heat_map_figure(result: Result, model: DinoQPM) -> Figure:
     """The picture, all features of its class together, each by itself, and what each adds to the score."""
     answer, colours = result.answer, feature_colours(model.class_weight.cpu().numpy())
-    seen = model.backbone.square(result.image).resize((_SIDE, _SIDE))
-    image = np.asarray(seen) / 255
+    image = np.asarray(model.backbone.square(result.image, _SIDE)) / 255
     weight = model.class_weight[int(result.explanation.target[0])].cpu()
     used = [q for q, f in enumerate(result.explanation.features[0].tolist()) if weight[f] != 0]
     features = result.explanation.features[0, used].numpy()
     heat, ink = np.abs(result.explanation.maps[0, used].numpy()), [colours[f] for f in features]
-    panels = [image, combined_overlay(image, heat, ink), *(overlay(image, h, s) for h, s in zip(heat, ink, strict=True))]
-    titles = ["picture", "all features", *(model.feature_names[f] for f in features)]
+    together = [combined_overlay(image, heat, ink)] if used else []
+    panels = [image, *together, *(overlay(image, h, s) for h, s in zip(heat, ink, strict=True))]
+    titles = ["picture", *(["all features"] if used else []), *(model.feature_names[f] for f in features)]
     figure = Figure(figsize=(1.75 * len(panels) + 3, 2.5))
     left, right = figure.subplots(1, 2, width_ratios=(1.75 * len(panels), 2.6))
     show_images(left, panels, columns=len(panels), titles=titles, caption=f"{answer.class_name}; runner-up {answer.runner_up}")
@@ -185,6 +185,7 @@ def heat_map_figure(result: Result, model: DinoQPM) -> Figure:
 def save_heat_map(result: Result, model: DinoQPM, path: Path) -> None:
     """Write `heat_map_figure` as PNG."""
     figure = heat_map_figure(result, model)
+    path = path.with_name(path.stem[:_LONGEST] + path.suffix)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=100, bbox_inches="tight", format="png"))
 
 

@@ -171,7 +171,8 @@ class RunFolder:
 
     def save_model(self, model: DinoQPM, store: FeatureStore) -> None:
         """Keep the finished model of this run."""
-        model.save(self.path / "model", backbone=store.backbone_fingerprint, made_by=stage_key(self.config, "model"))
+        cropped, key = self.config.data.crop, stage_key(self.config, "model")
+        model.save(self.path / "model", backbone=store.backbone_fingerprint, made_by=key, cropped=cropped)
 
     def load_model(self) -> DinoQPM:
         """The finished model of this run, on its device.

@@ -135,7 +135,7 @@ def test_damaged_pictures_are_named_or_left_out(birds, damage):
     kept = load_dataset(DataConfig(kind="cub", root=str(birds), skip_damaged=True))
     assert len(kept) == 5
     assert list(kept.skipped) == [f"images/{victim.parent.name}/{victim.name}"]
-    assert next(iter(kept.skipped.values())).startswith("picture is missing" if damage == "missing" else "picture is damaged (")
+    assert next(iter(kept.skipped.values())).startswith("missing" if damage == "missing" else "damaged (")
     assert len(kept.boxes) == len(kept.masks) == len(kept.parts.xy) == len(kept.image_attributes) == 5
     np.testing.assert_array_equal(kept.labels, read_cub(birds).labels[1:])
 

@@ -1,9 +1,10 @@
 """The scikit-learn face: its own conventions, and the same result as the library's own calls."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
-from conftest import N_CLASSES
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -95,5 +96,18 @@ def test_bad_input(settings, change, message, tokens):
         QPMClassifier(**{**SMALL, **settings}, dense_epochs=1, fine_tune_epochs=1).fit(*change(*tokens[True]))
 
 
-def test_the_planted_data_has_as_many_classes_as_the_tests_say(tokens):
-    assert len(set(tokens[True][1])) == N_CLASSES
+def test_what_a_fitted_model_refuses(fitted, planted, tokens):
+    store, _ = planted
+    x, _ = tokens[False]
+    for method in (fitted.predict, fitted.explain):
+        with pytest.raises(ValueError, match="NaN"):
+            method(np.where(x > 2, np.nan, x))
+        with pytest.raises(ValueError, match="is expecting 12 features"):
+            method(x[..., :5])
+    with pytest.raises(ValueError, match="leave y out"):
+        clone(fitted).fit(store, tokens[True][1])
+    other = copy.copy(store)
+    other.class_names = ("z", "y", "x", "w")
+    with pytest.raises(ValueError, match="must be the same"):
+        fitted.score(other)
+    np.testing.assert_array_equal(fitted.predict(torch.tensor(x).bfloat16()), fitted.predict(torch.tensor(x).bfloat16().float()))

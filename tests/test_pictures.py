@@ -1,6 +1,7 @@
 """Pictures of every kind, cropping, and where parts end up: through files, boxes and the way to the backbone's square."""
 
 import csv
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from qpm_lib.backbones import load_backbone
 from qpm_lib.config import DataConfig
-from qpm_lib.data import ImageDataset, PartLocations, load_dataset, read_cub, read_folder, read_image, read_manifest
+from qpm_lib.data import ImageDataset, PartLocations, load_dataset, read_cub, read_folder, read_image, read_manifest, to_rgb
 from qpm_lib.data.dataset import picture_position, square_position
 
 
@@ -131,6 +132,24 @@ def test_positions_go_there_and_back(aspect):
     np.testing.assert_allclose(picture_position(square_position(xy, (80, 60), aspect), (80, 60), aspect), xy)
 
 
+def test_annotated_pictures_are_not_turned_on_the_way_to_the_model_either(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    assert to_rgb(read_image(tmp_path / "a.jpg", upright=False)).size == (40, 30)
+
+
+def test_broken_exif_is_a_damaged_picture(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+
+    def broken(image):
+        raise struct.error("unpack requires a buffer of 2 bytes")
+
+    monkeypatch.setattr("qpm_lib.data.dataset.ImageOps.exif_transpose", broken)
+    with pytest.raises(ValueError, match=r"a.jpg is damaged \(unpack requires"):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_cropping_needs_boxes_and_changes_the_fingerprint(tmp_path, toy):
     assert toy.crop_to_boxes().fingerprint != toy.fingerprint
     with pytest.raises(ValueError, match="no bounding boxes"):
@@ -175,6 +194,8 @@ def test_a_csv_file_with_and_without_a_split(tmp_path):
         (lambda rows: [*rows, ("../secret.png", "owl", "train")], "line 6: '../secret.png' lies outside"),
         (lambda rows: [*rows, ("/etc/passwd", "owl", "train")], "lies outside"),
         (lambda rows: [*rows, rows[0]], "listed twice"),
+        (lambda rows: [*rows, ("./a//1.png", "owl", "test")], "listed twice"),
+        (lambda rows: [*rows, ("a/1,5.png", "owl")], "line 6: 2 values for 3 columns"),
         (lambda rows: [*rows, ("c.png", "", "train")], "must not be empty"),
         (lambda rows: [*rows, ("c.png", "owl", "validation")], "must be train or test"),
         (lambda rows: [*rows, ("c.png", "emu", "train")], "class 'emu' has one picture"),

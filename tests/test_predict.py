@@ -1,6 +1,7 @@
 """Pictures in, explained answers out: the library, the command line, and what lies in a model folder."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,12 @@ from PIL import Image
 
 import qpm_lib
 from qpm_lib.adapter import DenseModel
+from qpm_lib.backbones import load_backbone
 from qpm_lib.cli import main
 from qpm_lib.config import AdapterConfig, load_profile
 from qpm_lib.model import DinoQPM
 from qpm_lib.model_card import describe_model
-from qpm_lib.predict import Skipped, attach_backbone, find_pictures, predict_files
+from qpm_lib.predict import Skipped, attach_backbone, find_pictures, heat_map_figure, predict_files
 from qpm_lib.selection import Selection, SparseSelection
 from qpm_lib.selection.sldd import select_sparse
 from qpm_lib.training import feature_vectors
@@ -125,7 +127,7 @@ def test_nothing_readable_is_a_failure(folder, pictures, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["predict", "{folder}", "{empty}"], "no pictures were found"),
-        (["predict", "{empty}", "{empty}"], "holds no model"),
+        (["predict", "{empty}", "{pictures}"], "holds no model"),
         (["predict", "{folder}", "{pictures}", "--batch-size", "0"], "--batch-size"),
         (["predict", "{folder}", "{pictures}", "--weights", "nowhere.pth"], "does not exist"),
     ],
@@ -152,8 +154,6 @@ def test_the_folder_explains_itself(folder, toy):
     card = (folder / "README.md").read_text()
     assert "test accuracy | 25.0 %" in card
     assert json.loads((folder / "model.json").read_text())["backbone"]["weights_sha256"] in card
-    palette = json.loads((folder / "palette.json").read_text())
-    assert list(palette) == list(model.feature_names)
     assert json.loads((folder / "config.json").read_text())["profile"] == "smoke"
     assert Selection.load(folder / "selection.json").features.tolist() == [1, 3, 4, 6]
     for f, name in enumerate(model.feature_names):
@@ -182,3 +182,47 @@ def test_a_baseline_answers_too(toy, toy_store, backbone, tmp_path):
     answer = result.answer
     assert sum(u.contribution for u in answer.features) + answer.bias == pytest.approx(answer.score, abs=1e-3)
     assert "SLDD for 4 classes" in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_answers_are_kept_when_something_breaks_later(folder, pictures, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("qpm_lib.predict.save_heat_map", full)
+    assert main(["predict", str(folder), str(pictures), "--json", str(tmp_path / "a.json"), "--heatmaps", str(tmp_path / "maps")]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "a.json").read_text())["pictures"]) == 1
+    assert main(["predict", str(folder), str(pictures), "--json", str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_class_without_features_is_drawn_too(folder, pictures):
+    model = DinoQPM.load(folder)
+    model.head.weight.zero_()
+    model.head.bias[2] = 50.0
+    [result] = predict_files(model, [pictures / "0.png"])
+    assert result.answer.features == ()
+    heat_map_figure(result, model).canvas.draw()
+
+
+def test_the_square_is_cut_before_it_is_resized():
+    cropping = load_backbone("toy", aspect="crop")
+    wide = Image.new("RGB", (240, 60), "black")
+    wide.paste((255, 255, 255), (120, 0, 130, 60))
+    seen = np.asarray(cropping.square(wide, 128))[..., 0]
+    assert abs(np.nonzero(seen[64] > 128)[0].mean() - (125 - 90) / 60 * 128) < 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": "abcd"}, {"class_names": [1, 2, 3, 4]}, {"feature_names": [None] * 4},
+        {"adapter": {"n_layers": 1, "hidden": 8, "n_features": 4, "pooling": "foo"}}, {"backbone": 5},
+    ],
+)  # fmt: skip
+def test_model_cards_edited_by_hand(change, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "m")
+    card = json.loads((folder / "model.json").read_text())
+    (tmp_path / "m" / "model.json").write_text(json.dumps({**card, **change}), encoding="utf-8-sig")
+    with pytest.raises(ValueError, match="does not describe a QPM"):
+        DinoQPM.load(tmp_path / "m")

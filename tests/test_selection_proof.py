@@ -192,6 +192,7 @@ def slow():
 def test_an_interrupt_returns_the_best_selection(slow, stage, signalled):
     a, r, options = slow
     seen = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with Ctrl-C ignored
 
     def interrupt(progress):
         seen.append(progress)
@@ -200,7 +201,10 @@ def test_an_interrupt_returns_the_best_selection(slow, stage, signalled):
                 raise KeyboardInterrupt
             os.kill(os.getpid(), signal.SIGINT)
 
-    found = selection.solve(a, r, **options, on_progress=interrupt)
+    try:
+        found = selection.solve(a, r, **options, on_progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert found.status == "interrupted"
     assert found.objective >= max(p.objective for p in seen) - 1e-6
     assert found.objective < found.bound <= seen[0].bound

@@ -1,6 +1,7 @@
 """One description of a labelled image collection, whatever it was read from."""
 
 import logging
+import struct
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -170,8 +171,31 @@ class ImageDataset:
         )
 
 
-def _missing(path: Path) -> ValueError:
-    return ValueError(f"picture {path} is missing: restore it, or set data.skip_damaged=true to leave such files out")
+# What Pillow raises for files from anywhere, broken EXIF data included.
+DAMAGED = (
+    OSError,
+    UnidentifiedImageError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+_LEAVE_OUT = "or set data.skip_damaged=true to leave such files out"
+
+
+class UnreadableError(ValueError):
+    """A picture that cannot be read; `reason` says why in a few words."""
+
+    def __init__(self, path: Path, reason: str, way_out: str) -> None:
+        super().__init__(f"picture {path} is {reason}: {way_out}")
+        self.reason = reason
+
+
+def _missing(path: Path) -> UnreadableError:
+    return UnreadableError(path, "missing", f"restore it, {_LEAVE_OUT}")
 
 
 def _window(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -200,16 +224,29 @@ def picture_position(place: Float[np.ndarray, "points 2"], size: tuple[int, int]
 
 
 def to_rgb(image: Image.Image, *, upright: bool = True) -> Image.Image:
-    """Any picture as 8-bit RGB: turned upright by its EXIF data, 16 bits scaled to 8, transparent parts on white."""
+    """Any picture as 8-bit RGB: turned upright by its EXIF data, transparent parts on white.
+
+    16 bits are divided by 257, 32 bits too unless no value exceeds 255; floating point is read as 0 to 1 unless a value exceeds 1.
+
+    Raises
+    ------
+    ValueError : for values that are not finite.
+    """
     if upright:
         image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":  # 16-bit grey opens as I;16, I or F
+    if image.mode[0] in "IF":
         grey = np.asarray(image, np.float64)
-        image = Image.fromarray(np.clip(grey / 257 if grey.max(initial=0) > 255 else grey, 0, 255).astype(np.uint8))
+        if not np.isfinite(grey).all():
+            raise ValueError("it holds values that are not finite")
+        top = grey.max(initial=0)
+        scale = 255.0 if image.mode == "F" and top <= 1 else 1.0 if top <= 255 and not image.mode.startswith("I;16") else 1 / 257
+        image = Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info.pop("exif", None)  # so that nobody turns it again
+    return image
 
 
 def read_image(path: Path, *, upright: bool = True) -> Image.Image:
@@ -224,10 +261,9 @@ def read_image(path: Path, *, upright: bool = True) -> Image.Image:
             return to_rgb(image, upright=upright)
     except FileNotFoundError:
         raise _missing(path) from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"picture {path} is damaged ({error}): replace it, or set data.skip_damaged=true to leave such files out"
-        ) from error
+    except DAMAGED as error:
+        detail = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
+        raise UnreadableError(path, f"damaged ({detail})", f"replace it, {_LEAVE_OUT}") from error
 
 
 def without_damaged(dataset: ImageDataset) -> ImageDataset:
@@ -238,8 +274,8 @@ def without_damaged(dataset: ImageDataset) -> ImageDataset:
         try:
             dataset.image(row)
             rows.append(row)
-        except ValueError as error:
-            bad[dataset.files[row]] = " ".join(str(error).split(": ")[0].replace(str(dataset.root / dataset.files[row]), "").split())
+        except UnreadableError as error:
+            bad[dataset.files[row]] = error.reason
     for name, reason in bad.items():
         log.warning("left out %s: %s", name, reason)
     return dataset.keep(np.array(rows, dtype=int), bad) if bad else dataset
