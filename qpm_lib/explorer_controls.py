@@ -19,19 +19,26 @@ class Controls(widgets.VBox):
     def __init__(self, class_names: Sequence[str], feature_names: Sequence[str], *, per_class: int, grid: int, can_redraw: bool) -> None:
         classes = [(name, c) for c, name in enumerate(class_names)]
         wide, small = widgets.Layout(width="100%"), widgets.Layout(width="auto")
-        self.which_class = widgets.Dropdown(options=[("all classes", -1), *classes], description="show", layout=wide)
+        self.which_class = widgets.Dropdown(
+            options=[("all classes", -1), *classes], description="show", layout=widgets.Layout(width="22em")
+        )
         self.mistakes = widgets.ToggleButton(description="only mistakes", layout=small)
         self.surprise = widgets.Button(description="surprise me", layout=small)
         self.earlier, self.later = (widgets.Button(description=text, layout=small) for text in ("earlier", "later"))
         self.thumbs = [widgets.Image(format="jpeg", width=THUMB, height=THUMB) for _ in range(PER_PAGE)]
         self.opens = [widgets.Button(layout=widgets.Layout(width=f"{THUMB}px")) for _ in range(PER_PAGE)]
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
-        self.without = widgets.Dropdown(options=["nothing", *PARTS], description="draw without")
+        self.without = widgets.Dropdown(
+            options=["nothing", *PARTS],
+            description="draw without",
+            style={"description_width": "initial"},
+            layout=widgets.Layout(width="15em"),
+        )
         self.picture = widgets.Image(format="jpeg", width=SIDE, height=SIDE)
         self.words, self.message = widgets.HTML(), widgets.HTML()
         self.explained = widgets.Dropdown(options=classes, description="explain", layout=wide)
-        self.switches = [widgets.Checkbox(value=True, indent=False, layout=widgets.Layout(width="13em")) for _ in range(per_class)]
-        self.bars, self.total = [widgets.HTML(layout=widgets.Layout(width="18em")) for _ in range(per_class)], widgets.HTML()
+        self.switches = [widgets.Checkbox(value=True, indent=False, layout=widgets.Layout(width="10em")) for _ in range(per_class)]
+        self.bars, self.total = [widgets.HTML(layout=widgets.Layout(width="16em")) for _ in range(per_class)], widgets.HTML()
         self.opacity = widgets.FloatSlider(value=0.8, min=0, max=1, step=0.05, description="opacity")
         self.threshold = widgets.FloatSlider(value=0, min=0, max=1, step=0.05, description="threshold")
         self.other = widgets.Dropdown(options=classes, description="compare", layout=wide)
@@ -56,7 +63,7 @@ class Controls(widgets.VBox):
             [self.which_class, self.mistakes, self.surprise, self.upload, *extra], layout=widgets.Layout(flex_flow="row wrap")
         )
         rows = [widgets.HBox(pair) for pair in zip(self.switches, self.bars, strict=True)]
-        reasons = widgets.VBox([self.explained, *rows, self.total, self.opacity, self.threshold], layout=widgets.Layout(width="34em"))
+        reasons = widgets.VBox([self.explained, *rows, self.total, self.opacity, self.threshold], layout=widgets.Layout(width="370px"))
         compare = widgets.VBox([self.other, self.comparison])
         about = widgets.VBox([self.feature, widgets.HBox([self.name, self.save]), self.strip, self.users])
         patch = widgets.VBox([widgets.HBox([self.column, self.line, self.mark]), self.firing])

@@ -61,7 +61,7 @@ class Canvas:
             return self.plain
         stack = np.stack([self.maps[f] for f in features])
         winner, strength = stack.argmax(0), stack.max(0)
-        strength = np.where(strength >= threshold, np.sqrt(strength), 0.0) * opacity
+        strength = np.where(strength >= threshold, strength**0.7, 0.0) * opacity
         ink = np.stack([self.ink[f] for f in features])[winner]
         return (self.grey + strength[..., None] * (ink - self.grey)).astype(np.uint8)
 
