@@ -3,12 +3,13 @@
 import html
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from qpm_lib.artifacts import read_json, write_atomically
 from qpm_lib.metrics.evaluation import MEASURES
+from qpm_lib.report_pages import PAGES, model_pages
 from qpm_lib.runner import Chapter, chain
 from qpm_lib.runs import RunFolder
 from qpm_lib.table import METHODS, cell_text, single_cell
@@ -34,6 +35,8 @@ code { font-size: .92em; }
 figure { margin: 1.2rem 0; } figcaption { color: #556; font-size: .9em; }
 .k { color: #8a3b00; } .s1, .s2 { color: #1d6b32; } .c1 { color: #667; font-style: italic; } .mi, .mf { color: #6b2c91; }
 math[display=block] { margin: .8rem 0; overflow-x: auto; }
+.chip { display: inline-block; margin: .15rem .2rem; padding: .1rem .6rem; border: 2px solid; border-radius: 1rem; }
+section { border-top: 1px solid var(--line); }
 details { border: 1px solid var(--line); border-radius: 4px; padding: .4rem .9rem; margin: .8rem 0; }
 """
 _FIGURES = {
@@ -44,8 +47,9 @@ _FIGURES = {
 }
 
 
-def _page(title: str, body: str, chapters: Sequence[Chapter]) -> str:
-    links = ['<a href="index.html">Report</a>'] + [f'<a href="{c.name}.html">{html.escape(_chapter_title(c.name))}</a>' for c in chapters]
+def _page(title: str, body: str, chapters: Sequence[Chapter], pages: Collection[str] = ()) -> str:
+    links = ['<a href="index.html">Report</a>'] + [f'<a href="{name}.html">{PAGES[name]}</a>' for name in pages]
+    links += [f'<a href="{c.name}.html">{html.escape(_chapter_title(c.name))}</a>' for c in chapters]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f"<head>{meta}<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
     return f'<!doctype html><html lang="en">{head}<body><nav>{" ".join(links)}</nav><main>{body}</main></body></html>'
@@ -69,7 +73,7 @@ def _mathml(markdown: str) -> str:
     return _MATH.sub(replace, markdown)
 
 
-def _chapter_page(notebook: Path, chapters: Sequence[Chapter]) -> str:
+def _chapter_page(notebook: Path, chapters: Sequence[Chapter], pages: Collection[str]) -> str:
     """An executed notebook as one HTML page."""
     import nbformat
     from nbconvert import HTMLExporter
@@ -85,7 +89,7 @@ def _chapter_page(notebook: Path, chapters: Sequence[Chapter]) -> str:
                 output.metadata["image/png"] = {"alt": f"Figure of the section: {heading}"}
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(book)
-    return _page(_chapter_title(notebook.stem), body, chapters)
+    return _page(_chapter_title(notebook.stem), body, chapters, pages)
 
 
 def comparison_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -145,7 +149,7 @@ def _chapter_table(run: RunFolder) -> str:
 
 
 def build_report(run: RunFolder) -> Path:
-    """Write `report/` with an index, one page per executed chapter and the figures; return the index."""
+    """Write `report/` with an index, pages of features and classes, one page per executed chapter and the figures; return the index."""
     folder = run.path / "report"
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     figures = []
@@ -156,16 +160,19 @@ def build_report(run: RunFolder) -> Path:
             figures.append(
                 f'<figure><img src="figures/{path.name}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
             )
-    chapters = chain(run.config)
+    chapters, pages = chain(run.config), model_pages(run.path / "model", folder)
+    for name, body in pages.items():
+        page = _page(PAGES[name], body, chapters, pages)
+        write_atomically(folder / f"{name}.html", lambda temporary, page=page: temporary.write_text(page, encoding="utf-8"))
     for chapter in chapters:
         notebook = run.path / "notebooks" / f"{chapter.name}.ipynb"
         page = (
-            _chapter_page(notebook, chapters)
+            _chapter_page(notebook, chapters, pages)
             if notebook.exists()
-            else _page(_chapter_title(chapter.name), "<p>This chapter has not been run.</p>", chapters)
+            else _page(_chapter_title(chapter.name), "<p>This chapter has not been run.</p>", chapters, pages)
         )
         write_atomically(folder / f"{chapter.name}.html", lambda temporary, page=page: temporary.write_text(page, encoding="utf-8"))
     index = folder / "index.html"
-    page = _page(f"Run {run.path.name}", _summary(run) + "".join(figures) + _chapter_table(run), chapters)
+    page = _page(f"Run {run.path.name}", _summary(run) + "".join(figures) + _chapter_table(run), chapters, pages)
     write_atomically(index, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return index

@@ -138,6 +138,14 @@ def test_the_report_works_offline(smoke):
         assert "Traceback" not in page.read_text()
         assert "<script" not in page.read_text()
     index = (smoke / "report" / "index.html").read_text()
+    model = qpm_lib.DinoQPM.load(smoke / "model")
+    features, classes = ((smoke / "report" / f"{name}.html").read_text() for name in ("features", "classes"))
+    assert 'href="features.html"' in index
+    assert features.count("<section") == len(model.features)
+    for c, name in enumerate(model.class_names):
+        section = classes.split(f'id="c{c}"')[1].split("</section>")[0]
+        assert name in section
+        assert section.count('class="chip"') == model.n_per_class
     assert "CLS linear probe" in index
     assert "proven bound" in index
     assert "<math" in (smoke / "report" / "02_dense_model.html").read_text()

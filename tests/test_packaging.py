@@ -16,7 +16,7 @@ LAYERS = [
     ["artifacts", "seeding", "progress", "_torchvision"], ["config"], ["registry"], ["data"], ["backbones"], ["pretraining"],
     ["features"], ["live"],
     ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain", "tradeoff", "estimator"],
-    ["plotting"], ["runs"], ["table"], ["predict", "model_card"], ["render", "explorer_controls"], ["explorer"],
+    ["plotting"], ["runs"], ["table"], ["predict", "model_card"], ["render", "explorer_controls", "report_pages"], ["explorer"],
     ["runner"], ["report", "doctor"], ["cli"],
 ]  # fmt: skip
 
