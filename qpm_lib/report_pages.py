@@ -43,7 +43,7 @@ def classes_page(model: DinoQPM) -> str:
         "<h1>Classes</h1><p>The features of each class, and the classes that have most of them in common: there, one feature decides.</p>"
     ]
     for c, name in enumerate(model.class_names):
-        chips = " ".join(_chip(f, model, colours, weight[c, f]) for f in np.flatnonzero(used[c]).tolist())
+        chips = " ".join(_chip(f, model, colours, float(weight[c, f])) for f in np.flatnonzero(used[c]).tolist())
         others = [d for d in np.argsort(-shared[c], kind="stable").tolist() if d != c and shared[c, d] > 0][:3]
         near = "; ".join(
             f'<a href="classes.html#c{d}">{html.escape(model.class_names[d])}</a> has {shared[c, d]} of them, without '
