@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qpm_lib.data.cub import read_cub
-from qpm_lib.data.download import inventory, obtain
+from qpm_lib.data.download import inventory, obtain, told_by
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,14 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder to keep data sets in (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    try:
+    with told_by(parser):
         root = obtain("cub", arguments.out)
         obtain("cub_segmentations", arguments.out)
         print(f"{root}: {inventory(read_cub(root))}")
-    except KeyboardInterrupt:
-        parser.exit(130, "\ninterrupted; run the same command again to go on\n")
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"error: {error}\n")
     print(f"next: qpm run --profile cub --set data.root={root}")
 
 

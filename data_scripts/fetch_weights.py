@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from qpm_lib.backbones import load_backbone
+from qpm_lib.data.download import told_by
 from qpm_lib.registry import BACKBONES
 
 
@@ -19,12 +20,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=[name for name in BACKBONES if name != "toy"], metavar="NAME", help="see qpm backbones")
     for name in parser.parse_args(argv).names:
-        try:
+        with told_by(parser):
             backbone = load_backbone(name)
-        except KeyboardInterrupt:
-            parser.exit(130, "\ninterrupted; run the same command again to go on\n")
-        except (ValueError, OSError) as error:
-            parser.exit(1, f"error: {error}\n")
         print(f"{name}: {backbone.width} wide, {backbone.grid} x {backbone.grid} patches, SHA-256 {backbone.fingerprint['weights_sha256']}")
 
 

@@ -20,9 +20,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from qpm_lib.adapter import DenseModel
 from qpm_lib.config import AdapterConfig, DataConfig, load_profile
 from qpm_lib.data import ImageDataset, load_dataset
 from qpm_lib.features import FeatureStore, Manifest, _save_shard, _shard_name
+from qpm_lib.model import DinoQPM
+from qpm_lib.selection import Selection
+from qpm_lib.training import feature_vectors
 
 settings.register_profile("same every time", derandomize=True)
 settings.load_profile("same every time")
@@ -66,6 +70,18 @@ def backbone():
 @pytest.fixture(scope="session")
 def toy_store(toy, backbone):
     return FeatureStore.extract(toy, backbone, shard_size=16)
+
+
+@pytest.fixture(scope="session")
+def untrained(toy, toy_store):
+    """A model on toy pictures with four features, two per class, and its selection: untrained, so that nothing but the plumbing is tested."""
+    torch.manual_seed(0)
+    dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=7))
+    assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
+    selection = Selection(np.array([1, 3, 4, 6]), assignment, 1.0, 1.0, 0.0, 0.0, "optimal")
+    vectors = torch.as_tensor(feature_vectors(dense, toy_store, toy_store.rows(train=True)))[:, selection.features]
+    model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0), class_names=toy.class_names)
+    return model.eval(), selection
 
 
 def planted_tokens(label, rng):

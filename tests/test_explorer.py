@@ -7,28 +7,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from qpm_lib.adapter import DenseModel
-from qpm_lib.config import AdapterConfig
 from qpm_lib.explorer import explore
 from qpm_lib.model import DinoQPM
 from qpm_lib.render import Canvas, framed, place_in_words, to_jpeg
-from qpm_lib.selection import Selection
-from qpm_lib.training import feature_vectors
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, toy, toy_store, backbone):
-    torch.manual_seed(0)
-    dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=7))
-    assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
-    selection = Selection(np.array([1, 3, 4, 6]), assignment, 1.0, 1.0, 0.0, 0.0, "optimal")
-    vectors = torch.as_tensor(feature_vectors(dense, toy_store, toy_store.rows(train=True)))[:, selection.features]
-    model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0), class_names=toy.class_names).eval()
+def folder(tmp_path_factory, untrained, backbone):
     path = tmp_path_factory.mktemp("explorer") / "model"
-    model.save(path, backbone=backbone.fingerprint)
+    untrained[0].save(path, backbone=backbone.fingerprint)
     return path
 
 

@@ -62,9 +62,10 @@ def test_a_run_takes_live_features_where_the_settings_say_so(toy, backbone, tmp_
 
 
 def test_training_goes_through(toy, backbone):
-    config = load_profile("smoke", **{"dense.epochs": 1, "dense.batch_size": 12})
+    config = load_profile("smoke", **{"dense.epochs": 3, "dense.batch_size": 12})
     config = replace(config, adapter=AdapterConfig(n_layers=1, hidden=8, n_features=8))
     dense, history = qpm_lib.train_dense(LiveFeatures(toy, backbone, augment="flip"), config)
-    assert len(history) == 1
+    assert len(history) == 3
     assert np.isfinite(history[0].accuracy)
+    assert history[-1].terms["cross_entropy"] < history[0].terms["cross_entropy"]
     assert dense.class_weight.shape == (4, 8)

@@ -23,15 +23,9 @@ from qpm_lib.training import feature_vectors
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, toy, toy_store, backbone):
-    """A described model folder: untrained features, so that nothing but the plumbing is tested."""
-    path = tmp_path_factory.mktemp("run") / "model"
-    torch.manual_seed(0)
-    dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=7))
-    assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
-    selection = Selection(np.array([1, 3, 4, 6]), assignment, 1.0, 1.0, 0.0, 0.0, "optimal")
-    vectors = torch.as_tensor(feature_vectors(dense, toy_store, toy_store.rows(train=True)))[:, selection.features]
-    model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0), class_names=toy.class_names).eval()
+def folder(tmp_path_factory, toy, toy_store, untrained, backbone):
+    """A described model folder."""
+    path, (model, selection) = tmp_path_factory.mktemp("run") / "model", untrained
     model.save(path, backbone=backbone.fingerprint)
     describe_model(path, model, toy_store, toy, load_profile("smoke"), selection=selection, figures={"test accuracy": 0.25})
     return path

@@ -1,5 +1,6 @@
 """Official archives: fetched with a checksum, going on after a break, and unpacked whole or not at all."""
 
+import argparse
 import gzip
 import lzma
 import posixpath
@@ -9,6 +10,8 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -208,3 +211,14 @@ def inventory(dataset: ImageDataset) -> str:
             )
     n_train, extra = int(dataset.is_train.sum()), ", with segmentations" if dataset.masks else ""
     return f"{len(dataset)} pictures ({n_train} training, {len(dataset) - n_train} test), {len(dataset.class_names)} classes{extra}"
+
+
+@contextmanager
+def told_by(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Around the work of a script: errors become one line and exit status 1, Ctrl-C becomes 130 and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        parser.exit(130, "\ninterrupted; run the same command again to go on\n")
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"error: {error}\n")

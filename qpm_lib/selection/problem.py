@@ -5,7 +5,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -91,16 +91,27 @@ class Selection:
         ------
         ValueError : when there is none, or it contradicts itself.
         """
-        if not path.exists():
-            raise ValueError(f"{path} does not exist: run chapter 03 first")
-        values = read_json(path)
-        values.pop("made_by", None)
+        values = read_saved(path)
         values["features"] = np.array(values["features"], dtype=int)
         values["assignment"] = np.array(values["assignment"], dtype=bool)
         selection = cls(**values)
         if selection.assignment.shape[1] != len(selection.features):
             raise ValueError(f"{path} contradicts itself: {len(selection.features)} features but {selection.assignment.shape[1]} columns")
         return selection
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """Contents of a saved selection.
+
+    Raises
+    ------
+    ValueError : when there is none.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: run chapter 03 first")
+    values = read_json(path)
+    values.pop("made_by", None)
+    return values
 
 
 def relative_gap(objective: float, bound: float) -> float:

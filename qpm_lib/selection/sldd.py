@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qpm_lib.artifacts import read_json, write_json
+from qpm_lib.artifacts import write_json
 from qpm_lib.progress import progress
 from qpm_lib.selection.elastic_net import Layer, elastic_net, elastic_net_path, group_path, penalty_path, strongest_penalty
+from qpm_lib.selection.problem import read_saved
 
 _GROUP_MIXING, _SPARSE_MIXING = 0.8, 0.99
 _MIN_STD = 1e-5
@@ -55,13 +56,10 @@ class SparseSelection:
         ------
         ValueError : when there is none, or it contradicts itself.
         """
-        if not path.exists():
-            raise ValueError(f"{path} does not exist: run chapter 03 first")
-        values = read_json(path)
+        values = read_saved(path)
         missing = {"method", "features", "weight", "bias", "seconds"} - set(values)
         if missing:
             raise ValueError(f"{path} is no selection of a sparse baseline ({', '.join(sorted(missing))} missing): run chapter 03 again")
-        values.pop("made_by", None)
         arrays = {name: np.array(values[name], dtype) for name, dtype in (("features", int), ("weight", np.float32), ("bias", np.float32))}
         selection = cls(**{**values, **arrays})
         if selection.weight.shape != (len(selection.bias), len(selection.features)):
