@@ -3,10 +3,8 @@
 import hashlib
 import importlib.util
 import io
-import stat
 import tarfile
 import threading
-import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -170,19 +168,14 @@ def test_the_table_of_archives_is_well_formed():
         assert len(bytes.fromhex(archive.sha256)) == 32
 
 
-@pytest.mark.parametrize("kind", ["tgz", "tar", "zip"])
+@pytest.mark.parametrize("kind", ["tgz", "tar"])
 def test_an_archive_is_unpacked_whole(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
-    if kind == "zip":
-        with zipfile.ZipFile(path, "w") as content:
-            content.writestr("birds/one.txt", "1")
-            content.writestr("attributes.txt", "a")
-    else:
-        with tarfile.open(path, "w:gz" if kind == "tgz" else "w") as tar:
-            for name, text in (("birds/one.txt", b"1"), ("attributes.txt", b"a")):
-                member = tarfile.TarInfo(f"./{name}")
-                member.size = 1
-                tar.addfile(member, io.BytesIO(text))
+    with tarfile.open(path, "w:gz" if kind == "tgz" else "w") as tar:
+        for name, text in (("birds/one.txt", b"1"), ("attributes.txt", b"a")):
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = 1
+            tar.addfile(member, io.BytesIO(text))
     unpack(path, tmp_path / "data")
     assert names(tmp_path / "data") == ["attributes.txt", "birds/one.txt"]
     assert (tmp_path / "data" / "birds" / "one.txt").read_text() == "1"
@@ -226,20 +219,7 @@ def test_a_tar_archive_that_leads_out_is_refused(tmp_path, entries):
     assert list((tmp_path / "data").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../evil", "/evil", "C:/evil", "link"])
-def test_a_zip_archive_that_leads_out_is_refused(tmp_path, name):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as content:
-        content.writestr("first", "1")
-        member = zipfile.ZipInfo(name)
-        if name == "link":
-            member.external_attr = (stat.S_IFLNK | 0o777) << 16
-        content.writestr(member, "/etc/passwd")
-    with pytest.raises(ValueError, match="leads out of the folder"):
-        unpack(tmp_path / "a.zip", tmp_path / "data")
-    assert names(tmp_path) == ["a.zip"]
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "empty", "zip"])
 def test_a_damaged_archive_leaves_nothing(tmp_path, damage):
     content = tgz({"d/x": CONTENT, "d/y": CONTENT[::-1]})
     middle = len(content) // 2
@@ -248,6 +228,7 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, damage):
         "flipped": content[:-8] + bytes(8),
         "text": b"<html>not found</html>",
         "empty": b"",
+        "zip": b"PK\x05\x06" + bytes(18),
     }
     (tmp_path / "a.tgz").write_bytes(damaged[damage])
     with pytest.raises(ValueError, match=r"a\.tgz is .*damaged.*delete it and fetch it again"):

@@ -5,10 +5,8 @@ import gzip
 import lzma
 import posixpath
 import shutil
-import stat
 import tarfile
 import tempfile
-import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ from qpm_lib.data.layout import leads_out
 from qpm_lib.progress import progress
 
 _CHUNK = 2**20
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+_DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -139,14 +137,6 @@ def _untar(archive: Path, folder: Path) -> None:
             pass
 
 
-def _unzip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as content:
-        for member in progress(content.infolist(), f"unpacking {archive.name}"):
-            if leads_out(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
-                _refuse(archive, member.filename, "")
-            content.extract(member, folder)
-
-
 def _move_in(work: Path, folder: Path) -> None:
     """Rename the unpacked entries into place, folders last: where they stand, everything does."""
     entries = sorted(work.iterdir(), key=lambda entry: entry.is_dir())
@@ -158,7 +148,7 @@ def _move_in(work: Path, folder: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar or zip archive; its top-level entries appear in `folder` only when all of it is unpacked.
+    """Unpack a tar archive; its top-level entries appear in `folder` only when all of it is unpacked.
 
     Raises
     ------
@@ -167,12 +157,9 @@ def unpack(archive: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder, prefix=".unpacking."))
     try:
-        if tarfile.is_tarfile(archive):
-            _untar(archive, work)
-        elif zipfile.is_zipfile(archive):
-            _unzip(archive, work)
-        else:
-            raise ValueError(f"{archive} is neither a tar nor a zip archive, or is damaged: delete it and fetch it again")
+        if not tarfile.is_tarfile(archive):
+            raise ValueError(f"{archive} is no tar archive, or is damaged: delete it and fetch it again")
+        _untar(archive, work)
         _move_in(work, folder)
     except _DAMAGED as error:
         raise ValueError(f"{archive} is damaged ({error}): delete it and fetch it again") from error
