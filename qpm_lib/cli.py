@@ -12,7 +12,7 @@ EPILOG = """examples:
   qpm doctor                                             is everything here that is needed?
   qpm run --profile toy --out runs/toy                   the whole course on rendered birds, on a laptop
   qpm run --profile toy --out runs/toy --set dense.epochs=30    change a setting: only what depends on it runs again
-  qpm run --profile toy --out runs/toy --from 03         run chapters 03 to 06 again
+  qpm run --profile toy --out runs/toy --from 03         run chapters 03 to 07 again
   qpm run --profile cub --set data.root=CUB_200_2011 --set backbone.weights=dinov2_vitb14_reg4_pretrain.pth
   qpm run --profile toy --out runs/sldd --set selection.method=sldd      a baseline: sldd or qsenn
   qpm predict runs/toy PICTURE... --heatmaps maps        class and reasons for pictures
@@ -20,7 +20,7 @@ EPILOG = """examples:
   qpm backbones                                          which backbones there are
   qpm run --profile folder --set data.root=my_pictures --set backbone.name=toy --set adapter.hidden=256
 """
-RUN_HELP = """Runs the chapters 01 to 06 through papermill into a run folder: settings, results, figures, the model, the executed
+RUN_HELP = """Runs the chapters 01 to 07 through papermill into a run folder: settings, results, figures, the model, the executed
 notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a stopped run goes on."""
 
 TABLE_HELP = """Puts finished runs into the published comparison table: table.md, table.csv and table.png. Runs that differ in nothing but the

@@ -3,13 +3,14 @@
 import html
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qpm_lib.artifacts import read_json, write_atomically
+from qpm_lib.artifacts import read_json
 from qpm_lib.metrics.evaluation import MEASURES
-from qpm_lib.report_pages import PAGES, model_pages
+from qpm_lib.report_explorer import explorer_page
+from qpm_lib.report_pages import ModelPages, Page
 from qpm_lib.runner import Chapter, chain
 from qpm_lib.runs import RunFolder
 from qpm_lib.table import METHODS, cell_text, single_cell
@@ -35,24 +36,35 @@ code { font-size: .92em; }
 figure { margin: 1.2rem 0; } figcaption { color: #556; font-size: .9em; }
 .k { color: #8a3b00; } .s1, .s2 { color: #1d6b32; } .c1 { color: #667; font-style: italic; } .mi, .mf { color: #6b2c91; }
 math[display=block] { margin: .8rem 0; overflow-x: auto; }
+h1 .chip, h2 .chip { font-weight: inherit; }
+.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
+.tiles > a, .tiles > div { flex: 1 1 11rem; padding: .7rem 1rem; border: 1px solid var(--line); border-radius: 8px; color: inherit; }
+.tiles b { display: block; font-size: 1.7rem; line-height: 1.3; } .tiles a { text-decoration: none; } .tiles a b { color: var(--accent); }
+.scroll { overflow: auto; max-height: 80vh; border: 1px solid var(--line); border-radius: 4px; padding: .5rem; } .scroll svg { display: block; }
+svg a { fill: var(--accent); }
+.wide { overflow-x: auto; } .wide img { max-width: none; display: block; }
+.thumbs { display: flex; flex-wrap: wrap; gap: 4px; } .thumbs img { border: 3px solid transparent; border-radius: 4px; display: block; }
+.thumbs img.wrong { border: 3px dashed #d55e00; }
+.tree, .tree ul { padding-left: 1.1rem; } .tree ul { border-left: 2px solid var(--line); }
 .chip { display: inline-block; margin: .15rem .2rem; padding: .1rem .6rem; border: 2px solid; border-radius: 1rem; }
 section { border-top: 1px solid var(--line); }
+h1, h2, h3, p, figcaption, li { overflow-wrap: anywhere; }
 details { border: 1px solid var(--line); border-radius: 4px; padding: .4rem .9rem; margin: .8rem 0; }
 """
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _FIGURES = {
     "05_explanation": "One prediction: the features that made it, where they lie, and what each adds to the score.",
-    "05_class_features": "Which class uses which feature.",
-    "05_feature_examples": "The pictures on which each feature is strongest.",
     "06_comparison": "The three models side by side.",
 }
 
 
-def _page(title: str, body: str, chapters: Sequence[Chapter], pages: Collection[str] = ()) -> str:
-    links = ['<a href="index.html">Report</a>'] + [f'<a href="{name}.html">{PAGES[name]}</a>' for name in pages]
-    links += [f'<a href="{c.name}.html">{html.escape(_chapter_title(c.name))}</a>' for c in chapters]
+def _page(title: str, body: str, chapters: Sequence[Chapter], links: Mapping[str, str]) -> str:
+    """A whole page; `links` are the pages beside the chapters, by file name."""
+    listed = [f'<a href="{file}">{html.escape(name)}</a>' for file, name in links.items()]
+    listed += [f'<a href="{c.name}.html">{html.escape(_chapter_title(c.name))}</a>' for c in chapters]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f"<head>{meta}<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
-    return f'<!doctype html><html lang="en">{head}<body><nav>{" ".join(links)}</nav><main>{body}</main></body></html>'
+    return f'<!doctype html><html lang="en">{head}<body><nav>{" ".join(listed)}</nav><main>{body}</main></body></html>'
 
 
 def _chapter_title(name: str) -> str:
@@ -73,8 +85,8 @@ def _mathml(markdown: str) -> str:
     return _MATH.sub(replace, markdown)
 
 
-def _chapter_page(notebook: Path, chapters: Sequence[Chapter], pages: Collection[str]) -> str:
-    """An executed notebook as one HTML page."""
+def _chapter_page(notebook: Path) -> str:
+    """An executed notebook as the body of a page."""
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -85,11 +97,16 @@ def _chapter_page(notebook: Path, chapters: Sequence[Chapter], pages: Collection
             heading = headings[-1] if headings else heading
             cell.source = _mathml(cell.source)
         for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
+            content = output.get("data", {})
+            if "image/png" in content:
                 output.metadata["image/png"] = {"alt": f"Figure of the section: {heading}"}
+            if _WIDGET in content:
+                output["data"] = {
+                    "text/html": '<p>A widget, alive in JupyterLab. Without a kernel: <a href="explorer.html">the explorer</a>.</p>'
+                }
+    book.metadata.pop("widgets", None)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
-    body, _ = exporter.from_notebook_node(book)
-    return _page(_chapter_title(notebook.stem), body, chapters, pages)
+    return exporter.from_notebook_node(book)[0]
 
 
 def comparison_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -108,36 +125,99 @@ def _table(rows: list[list[str]]) -> str:
     return '<table class="numbers">' + "".join(lines) + "</tbody></table>"
 
 
-def _summary(run: RunFolder) -> str:
-    config, parts = run.config, []
-    source = config.data.root or "rendered toy birds"
-    facts = {"Profile": config.profile, "backbone": config.backbone.name, "pictures": source, "seed": config.seed}
-    listed = ", ".join(f"{name} <b>{html.escape(str(value))}</b>" for name, value in facts.items())
-    parts.append(f"<h1>Run {html.escape(run.path.name)}</h1><p>{listed}.</p>")
+def _tiles(run: RunFolder, results: Mapping[str, Any], about: ModelPages | None) -> str:
+    """The run at a glance: the figures that matter most, each with what it means."""
+    tiles, method = [], run.config.selection.method
+    if method in results:
+        values, intervals = results[method]["values"], results[method]["intervals"]
+        low, high = intervals.get("accuracy", (values["accuracy"],) * 2)
+        tiles.append(
+            (f"{100 * values['accuracy']:.1f} %", f"accuracy on test pictures (95 % interval {100 * low:.1f} to {100 * high:.1f})", "")
+        )
+        if values.get("plausibility") is not None:
+            chance = f" (by chance {100 * values['plausibility_chance']:.0f} %)"
+            tiles.append((f"{100 * values['plausibility']:.1f} %", f"of the explanation lies on the object{chance}", ""))
+    if about:
+        weight, wrong = about.weight, int((about.snapshot.labels != about.snapshot.predicted).sum())
+        per_class = f"{weight.shape[1]} features for {weight.shape[0]} classes"
+        tiles.append((f"{(weight != 0).sum(1).mean():.3g} per class", per_class, "classes.html"))
+        tiles.append((f"{wrong} mistakes", f"in {len(about.snapshot.labels)} test pictures, with reasons", "mistakes.html"))
+    path = run.path / "selection.json"
+    if path.exists() and "objective" in (s := read_json(path)):
+        proof = (
+            ("proven optimal", "no selection is better")
+            if s["gap"] <= 0 or s["status"] == "optimal"
+            else (f"gap {100 * s['gap']:.2f} %", "the selection is proven to be at most this far from the best one")
+        )
+        tiles.append((*proof, "03_quadratic_programme.html"))
+    boxes = [f'<a href="{link}"><b>{big}</b>{small}</a>' if link else f"<div><b>{big}</b>{small}</div>" for big, small, link in tiles]
+    return f'<div class="tiles">{"".join(boxes)}</div>' if boxes else ""
+
+
+def _facts(run: RunFolder) -> str:
+    config = run.config
+    source = Path(config.data.root).name if config.data.root else "rendered toy birds"
+    facts = {
+        "Profile": config.profile,
+        "method": METHODS[config.selection.method],
+        "backbone": config.backbone.name,
+        "pictures": source,
+        "seed": config.seed,
+    }
+    return ", ".join(f"{name} <b>{html.escape(str(value))}</b>" for name, value in facts.items())
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    reasons = dict.fromkeys(note for result in results.values() for note in result["notes"].values())
+    return (
+        "<h2>Results</h2>"
+        + _table(list(map(list, zip(*comparison_rows(results), strict=True))))
+        + "<p>Every model is the last epoch's; nothing was chosen on test pictures. Plausibility compares with the chance value below it. "
+        "In brackets: 95 % intervals, from resampling the test pictures.</p>"
+        + "".join(f"<p>Not available: {html.escape(note)}.</p>" for note in reasons)
+    )
+
+
+def _selection(path: Path) -> str:
+    s = read_json(path)
+    rows = [["selection", "value"], ["features selected", str(len(s["features"]))]]
+    if "objective" in s:
+        rows += [["objective", f"{s['objective']:.4f}"], ["proven bound", f"{s['bound']:.4f}"], ["gap", f"{100 * s['gap']:.3f} %"]]
+    rows += [
+        ["status" if "status" in s else "method", s.get("status", METHODS.get(s.get("method"), ""))],
+        ["seconds", f"{s['seconds']:.1f}"],
+    ]
+    return "<h2>Selection</h2>" + _table(rows)
+
+
+def _index(run: RunFolder, about: ModelPages | None) -> str:
+    """The run at a glance, the results, the proof, and the model as a whole."""
     try:
         results = run.load_metrics()
     except ValueError:  # not measured yet, or with other settings
         results = {}
-    if results:
-        parts.append("<h2>Results</h2>" + _table(list(map(list, zip(*comparison_rows(results), strict=True)))))
+    parts = [f"<h1>Run {html.escape(run.path.name)}</h1><p>{_facts(run)}.</p>", _tiles(run, results, about)]
+    if about:
         parts.append(
-            "<p>Every model is the last epoch's; nothing was chosen on test pictures. Plausibility compares with the chance value below it. "
-            "In brackets: 95 % intervals, from resampling the test pictures.</p>"
+            '<p><a href="explorer.html"><b>Open the explorer</b></a>: flip through pictures, see which features fire where, switch them on and '
+            "off, compare classes. It works offline.</p>"
         )
-        reasons = dict.fromkeys(note for result in results.values() for note in result["notes"].values())
-        parts += [f"<p>Not available: {html.escape(note)}.</p>" for note in reasons]
-    selection = run.path / "selection.json"
-    if selection.exists():
-        s = read_json(selection)
-        rows = [["selection", "value"], ["features selected", str(len(s["features"]))]]
-        if "objective" in s:
-            rows += [["objective", f"{s['objective']:.4f}"], ["proven bound", f"{s['bound']:.4f}"], ["gap", f"{100 * s['gap']:.3f} %"]]
-        rows += [
-            ["status" if "status" in s else "method", s.get("status", METHODS.get(s.get("method"), ""))],
-            ["seconds", f"{s['seconds']:.1f}"],
-        ]
-        parts.append("<h2>Selection</h2>" + _table(rows))
-    return "".join(parts)
+    for name, caption in _FIGURES.items():
+        if (run.path / "figures" / f"{name}.png").exists():
+            words = html.escape(caption)
+            parts.append(
+                f'<figure><a href="figures/{name}.png"><img src="figures/{name}.png" alt="{words}"></a><figcaption>{words}</figcaption></figure>'
+            )
+    if about:
+        parts.append(
+            "<h2>The whole model</h2><p>Every square is a class (row) that has a feature (column); neighbours share features. Names lead to "
+            f'pages of their own; <a href="classes.html">classes</a> also has a tree of shared features.</p>{about.matrix()}'
+        )
+    if results:
+        parts.append(_results(results))
+    if (run.path / "selection.json").exists():
+        parts.append(_selection(run.path / "selection.json"))
+    return "".join(parts) + _chapter_table(run)
 
 
 def _chapter_table(run: RunFolder) -> str:
@@ -148,31 +228,37 @@ def _chapter_table(run: RunFolder) -> str:
     return "<h2>Chapters</h2>" + _table(rows)
 
 
+def _model_pages(run: RunFolder, folder: Path) -> ModelPages | None:
+    """Pages of the model, its pictures copied into the report; None while there is no described model, or no snapshot of it."""
+    try:
+        snapshot, model = run.load_snapshot(), run.load_model().cpu()
+    except ValueError:  # not made yet, damaged, or of other settings: the chapter that makes it says so
+        return None
+    for source, name in ((run.path / "model" / "examples", "examples"), (run.path / "snapshot" / "pictures", "pictures")):
+        if not source.is_dir():
+            return None
+        shutil.copytree(source, folder / name, dirs_exist_ok=True)
+    return ModelPages(model, snapshot, folder)
+
+
 def build_report(run: RunFolder) -> Path:
-    """Write `report/` with an index, pages of features and classes, one page per executed chapter and the figures; return the index."""
-    folder = run.path / "report"
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    figures = []
+    """Write `report/`: an index, the explorer, pages of classes, features and mistakes, one per executed chapter; return the index."""
+    folder, chapters = run.path / ".report", chain(run.config)
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "figures").mkdir(parents=True)
     for path in sorted((run.path / "figures").glob("*.png")):
         shutil.copyfile(path, folder / "figures" / path.name)
-        caption = _FIGURES.get(path.stem)
-        if caption:
-            figures.append(
-                f'<figure><img src="figures/{path.name}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-            )
-    chapters, pages = chain(run.config), model_pages(run.path / "model", folder)
-    for name, body in pages.items():
-        page = _page(PAGES[name], body, chapters, pages)
-        write_atomically(folder / f"{name}.html", lambda temporary, page=page: temporary.write_text(page, encoding="utf-8"))
+    about, pages, links = _model_pages(run, folder), {}, {"index.html": "Report"}
+    if about:
+        pages = {"explorer.html": explorer_page(about.model, about.snapshot), **about.pages()}
+        links |= {"explorer.html": "Explorer", "classes.html": "Classes", "features.html": "Features", "mistakes.html": "Mistakes"}
     for chapter in chapters:
         notebook = run.path / "notebooks" / f"{chapter.name}.ipynb"
-        page = (
-            _chapter_page(notebook, chapters, pages)
-            if notebook.exists()
-            else _page(_chapter_title(chapter.name), "<p>This chapter has not been run.</p>", chapters, pages)
-        )
-        write_atomically(folder / f"{chapter.name}.html", lambda temporary, page=page: temporary.write_text(page, encoding="utf-8"))
-    index = folder / "index.html"
-    page = _page(f"Run {run.path.name}", _summary(run) + "".join(figures) + _chapter_table(run), chapters, pages)
-    write_atomically(index, lambda temporary: temporary.write_text(page, encoding="utf-8"))
-    return index
+        body = _chapter_page(notebook) if notebook.exists() else "<p>This chapter has not been run.</p>"
+        pages[f"{chapter.name}.html"] = Page(_chapter_title(chapter.name), body)
+    pages["index.html"] = Page(f"Run {run.path.name}", _index(run, about))
+    for file, page in pages.items():
+        text = _page(page.title, page.body, chapters, links)
+        (folder / file).write_text(text, encoding="utf-8")
+    shutil.rmtree(run.path / "report", ignore_errors=True)
+    return folder.replace(run.path / "report") / "index.html"

@@ -32,6 +32,7 @@ CHAPTERS = (
     Chapter("04_fine_tuning", "model", ("03_quadratic_programme",), ("model/model.json", "model/model.safetensors")),
     Chapter("05_explanations", "model", ("04_fine_tuning",)),
     Chapter("06_evaluation", "model", ("04_fine_tuning",), ("metrics.json",)),
+    Chapter("07_saliency_explorer", "model", ("04_fine_tuning",), ("snapshot/snapshot.json", "snapshot/snapshot.safetensors")),
 )
 SPARSE = CHAPTERS[2]._replace(name="03_sparse_linear_model")
 

@@ -17,10 +17,12 @@ from qpm_lib.live import LiveFeatures
 from qpm_lib.model import DinoQPM
 from qpm_lib.seeding import choose_device
 from qpm_lib.selection import Selection, SparseSelection
+from qpm_lib.snapshot import Snapshot, take_snapshot
 
 
 class RunFolder:
-    """A folder with `config.json`, `result.json`, `figures/`, and what the chapters make: `dense/`, `selection.json`, `model/`, `metrics.json`.
+    """A folder with `config.json`, `result.json`, `figures/`, and what the chapters make: `dense/`, `selection.json`, `model/`, `metrics.json`,
+    `snapshot/`.
 
     Attributes
     ----------
@@ -183,6 +185,20 @@ class RunFolder:
         """
         self._check_made_by(self.path / "model" / "model.json", "model", "04")
         return DinoQPM.load(self.path / "model").to(choose_device(self.config.device))
+
+    def save_snapshot(self, model: DinoQPM, dataset: ImageDataset, store: FeatureStore) -> Snapshot:
+        """Keep the model's answers to the test pictures, and some of the pictures, for the report."""
+        return take_snapshot(model, dataset, store, self.path / "snapshot", seed=self.config.seed, made_by=stage_key(self.config, "model"))
+
+    def load_snapshot(self) -> Snapshot:
+        """What `save_snapshot` kept.
+
+        Raises
+        ------
+        ValueError : when there is none, or it was made with other settings.
+        """
+        self._check_made_by(self.path / "snapshot" / "snapshot.json", "model", "07")
+        return Snapshot.load(self.path / "snapshot")
 
 
 def open_run(path: str | Path, profile: str = "toy") -> RunFolder:

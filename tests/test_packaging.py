@@ -16,8 +16,8 @@ LAYERS = [
     ["artifacts", "seeding", "progress", "_torchvision"], ["config"], ["registry"], ["data"], ["backbones"], ["pretraining"],
     ["features"], ["live"],
     ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain", "tradeoff", "estimator"],
-    ["plotting"], ["runs"], ["table"], ["predict", "model_card"], ["render", "explorer_controls", "report_pages"], ["explorer"],
-    ["runner"], ["report", "doctor"], ["cli"],
+    ["plotting", "snapshot"], ["runs"], ["table"], ["predict", "model_card"], ["render", "explorer_controls", "report_drawings"],
+    ["report_pages"], ["explorer", "report_explorer"], ["runner"], ["report", "doctor"], ["cli"],
 ]  # fmt: skip
 
 
