@@ -44,11 +44,17 @@ def _told(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def call(self: "Explorer", *arguments: Any) -> None:
+        if self._answering:  # called by another callback, which tells
+            method(self, *arguments)
+            return
+        self._answering, self.message.value = True, ""
         try:
-            self.message.value = ""
             method(self, *arguments)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
-            self.message.value = f'<p role="alert" style="color:#8a3b00">{html.escape(str(error).splitlines()[0])}</p>'
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            self.message.value = f'<p role="alert" style="color:#8a3b00">{html.escape(first)}</p>'
+        finally:
+            self._answering = False
 
     return call
 
@@ -68,6 +74,7 @@ class Explorer(Controls):
         self.row: int | None = None
         self.target = 0
         self._canvas: Canvas | None = None
+        self._answering = False
         self._examples: np.ndarray | None = None
         self._rows = store.rows(train=False)
         logits = [out.logits.argmax(1).cpu() for out, _ in outputs(model, store, self._rows)]
@@ -124,7 +131,7 @@ class Explorer(Controls):
             right = self._labels[here[position]] == self._predicted[here[position]]
             thumb.value = to_jpeg(np.asarray(small))
             button.description = f"{row}" if right else f"{row} wrong"
-            button.tooltip = f"{self.dataset.class_names[self._labels[here[position]]]}: {'right' if right else 'wrong'}"
+            button.tooltip = thumb.tooltip = f"{self.dataset.class_names[self._labels[here[position]]]}: {'right' if right else 'wrong'}"
         pages = -(-len(self._found) // PER_PAGE)
         self.earlier.disabled, self.later.disabled = self._page == 0, self._page >= pages - 1
 
@@ -250,6 +257,7 @@ class Explorer(Controls):
             else f"; truth <b>{html.escape(names[seen.truth])}</b>, {'right' if seen.truth == predicted else 'wrong'}"
         )
         places = ", ".join(f"{html.escape(self.names[f])} {place_in_words(self.seen.maps[f])}" for f in on) or "none"
+        self.picture.tooltip = f"{seen.title}, predicted {names[predicted]}"
         self.words.value = (
             f'<div aria-live="polite" style="width:{SIDE}px">{html.escape(seen.title)}: predicted <b>{html.escape(names[predicted])}</b>'
             f" ({seen.logits[predicted]:.2f}){truth}.<br>Features shown: {places}.</div>"
@@ -282,7 +290,7 @@ class Explorer(Controls):
         panels = []
         for row, heat in zip(self._examples[f].tolist(), maps, strict=True):
             panels.append(Canvas(self.model.backbone.square(self.dataset.image(row)), {f: heat}, self.colours, side=128).blend([f]))
-        self.strip.value = to_jpeg(np.concatenate(panels, 1))
+        self.strip.value, self.strip.tooltip = to_jpeg(np.concatenate(panels, 1)), f"Where {self.names[f]} is strongest"
 
     @_told
     def _rename(self, *_: Any) -> None:

@@ -3,14 +3,27 @@
 from collections.abc import Sequence
 
 import ipywidgets as widgets
+from traitlets import Unicode
 
 SIDE, THUMB, PER_PAGE = 448, 84, 8
 PARTS = ("beak", "eye", "crown", "breast", "wing", "tail", "legs")
+
+# JupyterLab marks a widget whose kernel is gone; nothing in Python can speak for it then.
+_STYLE = """<style>
+.qpm-explorer.jupyter-widgets-disconnected::after { content: "The kernel behind this was stopped or restarted: run the cell again.";
+  position: sticky; bottom: 0; padding: .6em 1em; background: #fff4e5; color: #8a3b00; border: 1px solid #8a3b00; }
+</style>"""
 
 
 def feature_options(names: Sequence[str]) -> list[tuple[str, int]]:
     """Features for a menu, with their numbers where they have names of their own."""
     return [(f"{f}: {name}" if name != f"feature {f}" else name, f) for f, name in enumerate(names)]
+
+
+class Picture(widgets.Image):
+    """An image with a text for screen readers: its `tooltip`, which ipywidgets shows only beside an (empty) description."""
+
+    description = Unicode("").tag(sync=True)
 
 
 class Controls(widgets.VBox):
@@ -25,7 +38,7 @@ class Controls(widgets.VBox):
         self.mistakes = widgets.ToggleButton(description="only mistakes", layout=small)
         self.surprise = widgets.Button(description="surprise me", layout=small)
         self.earlier, self.later = (widgets.Button(description=text, layout=small) for text in ("earlier", "later"))
-        self.thumbs = [widgets.Image(format="jpeg", width=THUMB, height=THUMB) for _ in range(PER_PAGE)]
+        self.thumbs = [Picture(format="jpeg", width=THUMB, height=THUMB) for _ in range(PER_PAGE)]
         self.opens = [widgets.Button(layout=widgets.Layout(width=f"{THUMB}px")) for _ in range(PER_PAGE)]
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
         self.without = widgets.Dropdown(
@@ -34,7 +47,7 @@ class Controls(widgets.VBox):
             style={"description_width": "initial"},
             layout=widgets.Layout(width="15em"),
         )
-        self.picture = widgets.Image(format="jpeg", width=SIDE, height=SIDE)
+        self.picture = Picture(format="jpeg", width=SIDE, height=SIDE)
         self.words, self.message = widgets.HTML(), widgets.HTML()
         self.explained = widgets.Dropdown(options=classes, description="explain", layout=wide)
         self.switches = [widgets.Checkbox(value=True, indent=False, layout=widgets.Layout(width="10em")) for _ in range(per_class)]
@@ -44,14 +57,14 @@ class Controls(widgets.VBox):
         self.other = widgets.Dropdown(options=classes, description="compare", layout=wide)
         self.comparison = widgets.HTML()
         self.feature = widgets.Dropdown(options=feature_options(feature_names), description="feature", layout=wide)
-        self.strip, self.users = widgets.Image(format="jpeg"), widgets.HTML()
+        self.strip, self.users = Picture(format="jpeg"), widgets.HTML()
         self.name = widgets.Text(description="name", continuous_update=False)
         self.save = widgets.Button(description="save names", layout=small)
         last = grid - 1
         self.column, self.line = (widgets.IntSlider(value=last // 2, max=last, description=text) for text in ("column", "row"))
         self.mark, self.firing = widgets.Checkbox(value=False, description="show the patch", indent=False), widgets.HTML()
-
         super().__init__(self._arranged(can_redraw))
+        self.add_class("qpm-explorer")
 
     def _arranged(self, can_redraw: bool) -> list[widgets.Widget]:
         strip = widgets.HBox(
@@ -69,4 +82,4 @@ class Controls(widgets.VBox):
         patch = widgets.VBox([widgets.HBox([self.column, self.line, self.mark]), self.firing])
         tabs = widgets.Tab([compare, about, patch], titles=["another class", "one feature", "one patch"])
         middle = widgets.HBox([widgets.VBox([self.picture, self.words]), reasons], layout=widgets.Layout(flex_flow="row wrap"))
-        return [choose, strip, self.message, middle, tabs]
+        return [widgets.HTML(_STYLE), choose, strip, self.message, middle, tabs]

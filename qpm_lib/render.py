@@ -34,7 +34,8 @@ class Canvas:
 
     Attributes
     ----------
-    plain : (side, side, 3) the picture. grey : the same in pale grey. maps : by feature, (side, side) in 0 to 1. ink : by feature, its colour.
+    plain : (side, side, 3) the picture. grey : the same in pale grey. maps : by feature, (side, side) in 0 to 1. ink : by feature, its colour
+    as three bytes. What is left to do when a slider moves is a lookup table and a blend in Pillow, in bytes.
     """
 
     def __init__(
@@ -42,28 +43,35 @@ class Canvas:
     ) -> None:
         small = image.resize((side, side), Image.Resampling.BILINEAR)
         self.plain = np.asarray(small, np.uint8)
-        grey = np.asarray(small.convert("L"), np.float32)[..., None]
-        self.grey = np.repeat(90 + 0.6 * grey, 3, axis=2)
+        self.grey = Image.merge("RGB", [small.convert("L").point([round(90 + 0.6 * v) for v in range(256)])] * 3)
         top = max((float(np.abs(m).max()) for m in maps.values()), default=0.0) or 1.0
         self.maps = {
             f: np.asarray(Image.fromarray((np.abs(m) / top).astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR))
             for f, m in maps.items()
         }
-        self.ink = {f: np.array(to_rgb(colours[f]), np.float32) * 255 for f in maps}
+        self.ink = {f: np.array([round(255 * part) for part in to_rgb(colours[f])], np.uint8) for f in maps}
+        self._layers: tuple[tuple[int, ...], Image.Image, Image.Image] | None = None
+
+    def _layer(self, features: tuple[int, ...]) -> tuple[Image.Image, Image.Image]:
+        """Ink of the strongest feature at each pixel, and how strong it is to the power of 0.7; kept until other features are asked for."""
+        if self._layers is None or self._layers[0] != features:
+            stack = np.stack([self.maps[f] for f in features])
+            ink = np.stack([self.ink[f] for f in features])[stack.argmax(0)]
+            strength = np.round(255 * stack.max(0) ** 0.7).astype(np.uint8)
+            self._layers = features, Image.fromarray(ink), Image.fromarray(strength)
+        return self._layers[1:]
 
     def blend(self, features: Sequence[int], *, opacity: float = 0.8, threshold: float = 0.0) -> UInt8[np.ndarray, "side side 3"]:
         """The picture in pale grey, each pixel in the colour of its strongest feature; values below `threshold` of the largest stay grey.
 
         Without features, or with opacity 0, the picture is shown as it is.
         """
-        features = [f for f in features if f in self.maps]
-        if not features or opacity <= 0:
+        shown = tuple(f for f in features if f in self.maps)
+        if not shown or opacity <= 0:
             return self.plain
-        stack = np.stack([self.maps[f] for f in features])
-        winner, strength = stack.argmax(0), stack.max(0)
-        strength = np.where(strength >= threshold, strength**0.7, 0.0) * opacity
-        ink = np.stack([self.ink[f] for f in features])[winner]
-        return (self.grey + strength[..., None] * (ink - self.grey)).astype(np.uint8)
+        ink, strength = self._layer(shown)
+        mask = strength.point([round(opacity * v) if v >= 255 * threshold**0.7 else 0 for v in range(256)])
+        return np.asarray(Image.composite(ink, self.grey, mask))
 
 
 def framed(pixels: UInt8[np.ndarray, "side side 3"], column: int, row: int, grid: int) -> UInt8[np.ndarray, "side side 3"]:

@@ -85,8 +85,8 @@ def _mathml(markdown: str) -> str:
     return _MATH.sub(replace, markdown)
 
 
-def _chapter_page(notebook: Path) -> str:
-    """An executed notebook as the body of a page."""
+def _chapter_page(notebook: Path, *, explorer: bool) -> str:
+    """An executed notebook as the body of a page; a widget becomes a link to the explorer where there is one."""
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -234,10 +234,9 @@ def _model_pages(run: RunFolder, folder: Path) -> ModelPages | None:
         snapshot, model = run.load_snapshot(), run.load_model().cpu()
     except ValueError:  # not made yet, damaged, or of other settings: the chapter that makes it says so
         return None
-    for source, name in ((run.path / "model" / "examples", "examples"), (run.path / "snapshot" / "pictures", "pictures")):
-        if not source.is_dir():
-            return None
-        shutil.copytree(source, folder / name, dirs_exist_ok=True)
+    shutil.copytree(run.path / "snapshot" / "pictures", folder / "pictures")
+    if (run.path / "model" / "examples").is_dir():
+        shutil.copytree(run.path / "model" / "examples", folder / "examples")
     return ModelPages(model, snapshot, folder)
 
 
@@ -254,7 +253,7 @@ def build_report(run: RunFolder) -> Path:
         links |= {"explorer.html": "Explorer", "classes.html": "Classes", "features.html": "Features", "mistakes.html": "Mistakes"}
     for chapter in chapters:
         notebook = run.path / "notebooks" / f"{chapter.name}.ipynb"
-        body = _chapter_page(notebook) if notebook.exists() else "<p>This chapter has not been run.</p>"
+        body = _chapter_page(notebook, explorer=bool(about)) if notebook.exists() else "<p>This chapter has not been run.</p>"
         pages[f"{chapter.name}.html"] = Page(_chapter_title(chapter.name), body)
     pages["index.html"] = Page(f"Run {run.path.name}", _index(run, about))
     for file, page in pages.items():

@@ -90,6 +90,8 @@ class ModelPages:
         return Page("Features", "".join(parts))
 
     def _examples(self, f: int) -> str:
+        if not (self.folder / "examples" / f"feature_{f:02d}.jpg").exists():
+            return "<p>The model folder holds no examples of it.</p>"
         alt = f"{self.features[f]}: its map over the training pictures on which it is strongest"
         return f'<div class="wide"><img loading="lazy" src="examples/feature_{f:02d}.jpg" alt="{alt}"></div>'
 

@@ -58,9 +58,13 @@ class Snapshot:
         if not (folder / "snapshot.json").exists():
             raise ValueError(f"{folder} holds no snapshot: run chapter 07 first")
         try:
-            return cls(**load_file(folder / "snapshot.safetensors"))
+            snapshot = cls(**load_file(folder / "snapshot.safetensors"))
         except (OSError, SafetensorError, TypeError) as error:
             raise ValueError(f"{folder} is damaged ({error}): run chapter 07 again") from error
+        missing = [row for row in snapshot.rows.tolist() if not (folder / "pictures" / f"{row}.jpg").exists()]
+        if missing:
+            raise ValueError(f"{folder} lacks {len(missing)} pictures, the first is {missing[0]}.jpg: run chapter 07 again")
+        return snapshot
 
 
 def _choose(
@@ -72,9 +76,13 @@ def _choose(
     count: int,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "m"]:
-    """Positions to keep: up to a quarter mistakes, by how sure they are, then of every class the most typical right one and random others."""
+    """Positions to keep: a quarter mistakes, the surest first, then of every class the most typical right one and random others.
+
+    Where one kind does not fill its share, the other has more.
+    """
     wrong = np.flatnonzero(labels != predicted)
-    wrong = wrong[np.argsort(-margin[wrong], kind="stable")][: count // 4]
+    share = max(count // 4, count - (len(labels) - len(wrong)))
+    wrong = wrong[np.argsort(-margin[wrong], kind="stable")][:share]
     lists = []
     for c in rng.permutation(labels.max() + 1):
         right = np.flatnonzero((labels == c) & (predicted == c))

@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 with install_import_hook("qpm_lib", "shape_checks.checked"):
     import qpm_lib
-    from qpm_lib import cli, doctor, explorer, plotting, pretraining, report, runner  # noqa: F401
+    from qpm_lib import cli, doctor, explorer, plotting, pretraining, report, runner, snapshot  # noqa: F401
     from qpm_lib.data import aircraft, cars, download  # noqa: F401
 
 import numpy as np
@@ -136,3 +136,11 @@ def trained(planted, planted_config):
     chosen = qpm_lib.selection.solve(a, qpm_lib.selection.redundancy(a, 6), n_features=6, n_per_class=2, gap=0.0)
     model, history = qpm_lib.fine_tune(dense, chosen, store, planted_config)
     return dense, chosen, model, history
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The whole chain on profile smoke; tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    assert cli.main(["run", "--profile", "smoke", "--out", str(folder)]) == 0
+    return folder

@@ -211,7 +211,7 @@ def test_without_scenes_nothing_is_drawn_again(folder, toy, toy_store, backbone,
         (tmp_path / name).symlink_to(toy.root / name)
     photographs = replace(toy, root=tmp_path, masks=None)
     explorer = explore(DinoQPM.load(folder).with_backbone(backbone), photographs, store=toy_store)
-    assert explorer.without not in explorer.children[0].children
+    assert explorer.without not in explorer.children[1].children
     assert "predicted" in explorer.words.value
 
 

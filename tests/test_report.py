@@ -1,0 +1,274 @@
+"""Snapshots, and the pages made from them: against the model, brute force, and names that try to be HTML."""
+
+import json
+import re
+import shutil
+from dataclasses import fields, replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from qpm_lib.config import load_profile
+from qpm_lib.data import read_image
+from qpm_lib.explain import outputs_of
+from qpm_lib.model import DinoQPM
+from qpm_lib.report import build_report
+from qpm_lib.report_drawings import matrix_svg, shared_tree, tree_html
+from qpm_lib.report_explorer import explorer_page
+from qpm_lib.report_pages import ModelPages
+from qpm_lib.runs import RunFolder
+from qpm_lib.snapshot import Snapshot, _choose, take_snapshot
+
+EVIL = '<script>alert("x")</script>'
+
+
+@pytest.fixture(scope="module")
+def model(untrained, backbone):
+    return untrained[0].with_backbone(backbone)
+
+
+@pytest.fixture(scope="module")
+def taken(model, toy, toy_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("snapshot")
+    return take_snapshot(model, toy, toy_store, folder, made_by="here"), folder
+
+
+@pytest.fixture
+def pages(model, taken, tmp_path):
+    shutil.copytree(taken[1] / "pictures", tmp_path / "pictures")
+    return ModelPages(model, taken[0], tmp_path)
+
+
+def numbers(text):
+    return [float(v) for v in re.findall(r"<b>([+-]\d+\.\d+)</b>", text)]
+
+
+# -- snapshots ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_is_what_the_model_says(taken, model, toy, toy_store):
+    snapshot, folder = taken
+    tests = toy_store.rows(train=False)
+    out = outputs_of(model, toy_store, tests)
+    np.testing.assert_array_equal(snapshot.predicted, out.logits.argmax(1))
+    np.testing.assert_array_equal(snapshot.labels, toy.labels[toy.test_rows])
+    np.testing.assert_array_equal(snapshot.rows, tests[snapshot.kept])
+    assert sorted(snapshot.rows) == sorted(set(snapshot.rows.tolist()))
+    values = model.head.normalise(out.vector).detach().numpy()
+    np.testing.assert_allclose(snapshot.values, values[snapshot.kept], rtol=1e-5)
+    for c in range(4):
+        np.testing.assert_allclose(snapshot.typical[c], np.median(values[snapshot.labels == c], 0), rtol=1e-5)
+    for position in (0, len(snapshot.rows) - 1):
+        wanted = out.maps[snapshot.kept[position]].abs().numpy()
+        np.testing.assert_allclose(snapshot.heat(position), wanted, atol=float(wanted.max()) / 250)
+        picture = np.asarray(read_image(folder / "pictures" / f"{snapshot.rows[position]}.jpg"), float)
+        original = np.asarray(toy.image(int(snapshot.rows[position])).resize(picture.shape[:2]), float)
+        assert np.abs(picture - original).mean() < 8
+    again = Snapshot.load(folder)
+    for field in fields(Snapshot):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(snapshot, field.name))
+
+
+def test_mistakes_come_first_and_then_every_class_in_turn():
+    labels = np.repeat([0, 1, 2], 10)
+    predicted = labels.copy()
+    predicted[[3, 14, 25, 26]] = [1, 2, 0, 0]
+    margin = np.zeros(30)
+    margin[[3, 14, 25, 26]] = [0.5, 2.0, 1.0, 0.1]
+    distance = np.arange(30.0)[::-1]
+    kept = _choose(labels, predicted, margin, distance, count=12, rng=np.random.default_rng(0))
+    assert kept[:3].tolist() == [14, 25, 3]  # the three surest: a quarter of twelve
+    right = kept[3:]
+    assert (predicted[right] == labels[right]).all()
+    assert np.bincount(labels[right]).tolist() == [3, 3, 3]
+    assert [right[labels[right] == c][0] for c in range(3)] == [9, 19, 29]  # the nearest to what is typical
+    assert len(set(kept.tolist())) == 12
+    few = _choose(labels, predicted, margin, distance, count=2, rng=np.random.default_rng(0))
+    assert len(few) == 2
+    everything = _choose(labels, predicted, margin, distance, count=1000, rng=np.random.default_rng(0))
+    assert sorted(everything.tolist()) == list(range(30))
+
+
+def test_fewer_pictures_are_kept_where_maps_are_large(model, toy, toy_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("qpm_lib.snapshot._MAP_BYTES", 5 * 4 * toy_store.grid**2)
+    assert len(take_snapshot(model, toy, toy_store, tmp_path).rows) == 5
+    assert len(list((tmp_path / "pictures").iterdir())) == 5
+
+
+@pytest.mark.parametrize("damage", ["missing", "picture", "cut", "other"])
+def test_a_damaged_snapshot_is_refused(taken, tmp_path, damage):
+    folder = tmp_path / "snapshot"
+    shutil.copytree(taken[1], folder)
+    if damage == "missing":
+        (folder / "snapshot.json").unlink()
+    elif damage == "picture":
+        next((folder / "pictures").iterdir()).unlink()
+    else:
+        path = folder / "snapshot.safetensors"
+        path.write_bytes(path.read_bytes()[:100] if damage == "cut" else (8).to_bytes(8, "little") + b"{}      ")
+    with pytest.raises(ValueError, match=r"run chapter 07 (first|again)"):
+        Snapshot.load(folder)
+
+
+# -- drawings -------------------------------------------------------------------------------------------------------------------------
+
+
+def leaves(branch):
+    return [branch.of_class] if branch.of_class is not None else [c for inner in branch.branches for c in leaves(inner)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_branch_lists_what_all_its_classes_share(seed):
+    rng = np.random.default_rng(seed)
+    weight = (rng.random((12, 8)) < 0.4) * rng.choice([1.0, -1.0], (12, 8))
+    sets = [{(f, int(weight[c, f])) for f in np.flatnonzero(weight[c])} for c in range(12)]
+
+    def check(branch, above):
+        assert branch.features == frozenset.intersection(*(frozenset(sets[c]) for c in leaves(branch)))
+        if branch.of_class is None:
+            assert above is None or above < branch.features
+            assert len(branch.branches) >= 2
+        for inner in branch.branches:
+            check(inner, branch.features)
+
+    root = shared_tree(weight)
+    assert sorted(leaves(root)) == list(range(12))
+    check(root, None)
+
+
+def test_twins_hang_on_one_branch():
+    weight = np.zeros((4, 6))
+    for c, features in enumerate([(0, 1, 2), (0, 1, 3), (3, 4, 5), (2, 4, 5)]):
+        weight[c, list(features)] = 1
+    root = shared_tree(weight)
+    assert not root.features
+    assert {(tuple(sorted(leaves(b))), tuple(sorted(b.features))) for b in root.branches} == {
+        ((0, 1), ((0, 1), (1, 1))),
+        ((2, 3), ((4, 1), (5, 1))),
+    }
+    text = tree_html(root, ["a", "b<i>", "c", "d"], lambda f, sign: f"[{f}]")
+    assert text.count("[0]") == 1
+    assert "b&lt;i&gt;" in text
+    assert shared_tree(weight[:1]).of_class == 0
+
+
+def test_every_weight_is_a_square():
+    weight = np.array([[1, 0, 0, -0.5], [0, 2, 0, 0.1], [1, 1, 0, 0]])
+    svg = matrix_svg(weight, ["a", EVIL, "c" * 80], ["x", "y", "z", EVIL], ["#111111"] * 4)
+    assert svg.count("<rect") == 6
+    assert svg.count('fill="#fff" stroke="#111111"') == 1
+    assert "<script" not in svg
+    assert "c" * 41 not in re.sub("<title>.*?</title>", "", svg)
+    assert all(f'href="class_{c:03d}.html"' in svg for c in range(3))
+    assert all(f'href="feature_{f:02d}.html"' in svg for f in range(4))
+
+
+# -- pages ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_reasons_add_up_to_the_lead(pages):
+    snapshot = pages.snapshot
+    text = pages.mistakes().body
+    wrong = np.flatnonzero(snapshot.labels[snapshot.kept] != snapshot.predicted[snapshot.kept])
+    sections = text.split("<section")[1:]
+    assert len(sections) == len(wrong) > 0
+    for section in sections:
+        lead = float(re.search(r"leads by (\d+\.\d+)", section).group(1))
+        assert sum(numbers(section)) == pytest.approx(lead, abs=0.03)
+        path = re.search(r'src="(strips/[^"]+)"', section).group(1)
+        with Image.open(pages.folder / path) as strip:
+            assert strip.size == (450, 150)
+    total = sum(int(v) for v in re.findall(r"<td>(\d+)</td>", text))
+    assert total == (snapshot.labels != snapshot.predicted).sum()
+
+
+def test_a_run_without_mistakes_says_so(pages):
+    pages.snapshot = replace(pages.snapshot, predicted=pages.snapshot.labels)
+    assert "None: all 12 test pictures" in pages.mistakes().body
+
+
+def test_a_feature_decides_between_classes_that_share_the_rest(pages):
+    used = pages.used
+    for f in range(used.shape[1]):
+        wanted = {
+            (a, b)
+            for a, b in permutations(range(len(used)), 2)
+            if used[a, f] and not used[b, f] and used[a].sum() == used[b].sum() == (used[a] & used[b]).sum() + 1
+        }
+        assert set(pages._decided_by(f)) == wanted
+        assert wanted
+
+
+def test_pages_lead_to_each_other(pages):
+    made = pages.pages()
+    assert len(made) == 3 + 4 + 4
+    for c in range(4):
+        body = made[f"class_{c:03d}.html"].body
+        links = set(re.findall(r'href="(feature_\d+\.html)"', body.split("<h2>")[0]))
+        assert links == {f"feature_{f:02d}.html" for f in np.flatnonzero(pages.used[c])}
+        right = ((pages.snapshot.labels == c) & (pages.snapshot.predicted == c)).sum()
+        assert f"{right} of 3 test pictures" in body
+    for page in made.values():
+        for target in re.findall(r'(?:href|src)="([^"#]+)', page.body):
+            assert target in made or target in ("explorer.html",) or (pages.folder / target).exists(), target
+
+
+def test_names_are_text_and_never_html(model, taken, tmp_path):
+    folder = tmp_path / "model"
+    model.save(folder, backbone=model.backbone.fingerprint)
+    card = json.loads((folder / "model.json").read_text())
+    card["class_names"] = [EVIL, "a'b", "c&d", '"e"']
+    (folder / "model.json").write_text(json.dumps(card))
+    renamed = DinoQPM.load(folder)
+    renamed.rename_features([EVIL, *renamed.feature_names[1:]])
+    shutil.copytree(taken[1] / "pictures", tmp_path / "pictures")
+    made = ModelPages(renamed, taken[0], tmp_path).pages()
+    assert not any("<script" in page.body for page in made.values())
+    text = explorer_page(renamed, taken[0]).body
+    assert text.count("<script") == 2
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    assert data["classes"][0] == data["features"][0] == EVIL
+
+
+def test_the_explorer_page_can_work_out_every_score(taken, model, toy_store):
+    snapshot, text = taken[0], explorer_page(model, taken[0]).body
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    assert [p["row"] for p in data["pictures"]] == sorted(snapshot.rows.tolist())
+    for p in data["pictures"]:
+        logits = outputs_of(model, toy_store, torch.tensor([p["row"]])).logits[0]
+        scores = [sum(w * p["values"][f] for f, w in data["weight"][c]) + data["bias"][c] for c in range(4)]
+        np.testing.assert_allclose(scores, logits.detach(), atol=1e-3)
+        assert p["predicted"] == int(logits.argmax())
+
+
+def test_a_report_without_a_model_is_an_index_and_chapters(tmp_path):
+    run = RunFolder.create(tmp_path / "run", load_profile("smoke"))
+    (tmp_path / "run" / "report").mkdir()
+    (tmp_path / "run" / "report" / "stale.html").write_text("old")
+    index = build_report(run)
+    assert index == tmp_path / "run" / "report" / "index.html"
+    names = {path.name for path in index.parent.iterdir()}
+    assert "stale.html" not in names
+    assert "explorer.html" not in names
+    assert not (tmp_path / "run" / ".report").exists()
+    assert "has not been run" in (index.parent / "07_saliency_explorer.html").read_text()
+
+
+def test_one_class_is_enough(untrained, toy, tmp_path):
+    whole, _ = untrained
+    one = DinoQPM(whole.adapter, type(whole.head)(whole.head.weight[:1], whole.head.bias[:1], mean=whole.head.mean.data, std=whole.head.std.data),
+                  features=whole.features, class_names=toy.class_names[:1]).eval()  # fmt: skip
+    snapshot = Snapshot(
+        labels=np.zeros(3, int), predicted=np.zeros(3, int), typical=np.zeros((1, 4), np.float32), kept=np.array([0, 1]), rows=np.array([0, 1]),
+        values=np.ones((2, 4), np.float32), maps=np.full((2, 4, 5, 5), 9, np.uint8), peaks=np.ones((2, 4), np.float32),
+    )  # fmt: skip
+    (tmp_path / "pictures").mkdir()
+    for row in (0, 1):
+        toy.image(row).save(tmp_path / "pictures" / f"{row}.jpg")
+    made = ModelPages(one, snapshot, tmp_path).pages()
+    assert "3 of 3" in made["class_000.html"].body
+    assert "None: all 3" in made["mistakes.html"].body
+    assert "Explorer" in explorer_page(one, snapshot).title
