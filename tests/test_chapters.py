@@ -1,5 +1,6 @@
 """The real chapters: what their sources look like, and the whole chain on profile smoke."""
 
+import importlib.util
 import re
 import shutil
 import statistics
@@ -174,6 +175,30 @@ def test_a_baseline_is_one_setting_away(smoke_copy, capsys, method):
     assert results[method]["values"]["accuracy"] > 2 / len(weight)
     title = {"sldd": "SLDD", "qsenn": "Q-SENN"}[method]
     assert f">{title}<" in (smoke_copy / "report" / "index.html").read_text()
+
+
+@pytest.mark.chain
+def test_the_gallery_is_small_and_shows_the_run(smoke, tmp_path, capsys):
+    """On a copy without a report it says what to do; files are small enough for a README."""
+    spec = importlib.util.spec_from_file_location("make_gallery", notebooks_folder().parent / "data_scripts" / "make_gallery.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main([str(smoke), "--out", str(tmp_path / "gallery")])
+    page = (tmp_path / "gallery" / "README.md").read_text()
+    shown = re.findall(r"\]\((\w+\.jpg)\)", page)
+    assert {"explanation.jpg", "class_comparison.jpg", "class_features.jpg", "features.jpg", "class.jpg"} <= set(shown)
+    assert {path.name for path in (tmp_path / "gallery").iterdir()} == {"README.md", *shown}
+    for name in shown:
+        assert (tmp_path / "gallery" / name).stat().st_size < 200_000
+        with Image.open(tmp_path / "gallery" / name) as image:
+            assert image.width <= 1000
+            assert np.asarray(image.convert("L")).std() > 10
+    (tmp_path / "empty").mkdir()
+    shutil.copy(smoke / "config.json", tmp_path / "empty")
+    with pytest.raises(SystemExit, match="1"):
+        script.main([str(tmp_path / "empty"), "--out", str(tmp_path / "none")])
+    assert "finish the run first" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_formulas_become_mathml_and_code_stays():

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from qpm_lib.data import ImageDataset
 from qpm_lib.explorer import explore
-from qpm_lib.model import DinoQPM
+from qpm_lib.features import FeatureStore
+from qpm_lib.model import DinoQPM, FixedHead
 from qpm_lib.render import Canvas, framed, place_in_words, to_jpeg
 
 
@@ -213,6 +216,79 @@ def test_without_scenes_nothing_is_drawn_again(folder, toy, toy_store, backbone,
     explorer = explore(DinoQPM.load(folder).with_backbone(backbone), photographs, store=toy_store)
     assert explorer.without not in explorer.children[1].children
     assert "predicted" in explorer.words.value
+
+
+def with_classes(model, names, backbone):
+    """The same adapter with other classes: each has two of the four features."""
+    rng = np.random.default_rng(0)
+    weight = np.array([rng.permutation([1.0, 1.0, 0.0, 0.0]) for _ in names], np.float32)
+    head = FixedHead(torch.as_tensor(weight), torch.zeros(len(names)), mean=model.head.mean.data, std=model.head.std.data)
+    return DinoQPM(model.adapter, head, features=model.features, class_names=names).eval().with_backbone(backbone)
+
+
+def test_one_class(untrained, toy, backbone):
+    rows = np.flatnonzero(toy.labels == 0)
+    files = tuple(toy.files[row] for row in rows)
+    one = ImageDataset(root=toy.root, files=files, labels=toy.labels[rows], is_train=toy.is_train[rows], class_names=toy.class_names[:1])
+    explorer = explore(with_classes(untrained[0], one.class_names, backbone), one)
+    assert "Choose another class" in explorer.comparison.value
+    assert "right" in explorer.words.value
+    explorer.mistakes.value = True
+    assert "No test picture fits" in explorer.message.value
+    explorer.surprise.click()
+    assert "No test picture fits" in explorer.message.value
+    explorer.mistakes.value = False
+    explorer.surprise.click()
+    assert explorer.message.value == ""
+
+
+class Repeated(FeatureStore):
+    """The 36 toy pictures over and over, with other labels."""
+
+    def __init__(self, store, dataset):
+        self.__dict__.update(store.__dict__)
+        self.store, self.labels, self.is_train = store, torch.as_tensor(dataset.labels), torch.as_tensor(dataset.is_train)
+
+    def batches(self, rows, batch_size, **options):
+        for chunk in rows.split(batch_size):
+            for part in self.store.batches(chunk % 36, len(chunk)):
+                yield part._replace(labels=self.labels[chunk])
+
+
+def test_a_thousand_classes(untrained, toy, toy_store, backbone):
+    names = tuple(f"class {i}" for i in range(1000))
+    files, labels = tuple(toy.files[i % 36] for i in range(2000)), np.arange(2000) // 2
+    many = ImageDataset(root=toy.root, files=files, labels=labels, is_train=np.arange(2000) % 2 == 0, class_names=names)
+    explorer = explore(with_classes(untrained[0], names, backbone), many, store=Repeated(toy_store, many))
+    assert len(explorer.explained.options) == 1000
+    explorer.explained.value = 999
+    explorer.other.value = 998
+    assert "class 998" in explorer.comparison.value
+    assert "and " in explorer.users.value
+    assert "more" in explorer.users.value
+    explorer.which_class.value = 500
+    assert explorer.row == 1001
+    assert "class 500" in explorer.words.value
+    assert explorer.message.value == ""
+
+
+def test_a_message_of_an_inner_step_stays(explorer, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("no memory left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Canvas, "blend", broken)
+        explorer.explained.value = 1
+        assert "no memory left" in explorer.message.value
+    explorer.opacity.value = 0.5
+    assert explorer.message.value == ""
+
+
+def test_every_picture_has_a_text(explorer, toy):
+    assert explorer.picture.tooltip.startswith(f"picture {explorer.row}, predicted")
+    assert toy.class_names[0] in explorer.thumbs[0].tooltip
+    assert "feature 0" in explorer.strip.tooltip
+    assert all(thumb.description == "" for thumb in explorer.thumbs)  # the view shows no tooltip without one
 
 
 def test_a_thousand_changes_need_no_more_memory(explorer):

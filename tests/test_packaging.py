@@ -17,7 +17,7 @@ LAYERS = [
     ["features"], ["live"],
     ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain", "tradeoff", "estimator"],
     ["plotting", "snapshot"], ["runs"], ["table"], ["predict", "model_card"], ["render", "explorer_controls", "report_drawings"],
-    ["report_pages"], ["explorer", "report_explorer"], ["runner"], ["report", "doctor"], ["cli"],
+    ["report_pages"], ["explorer", "report_explorer"], ["runner"], ["report", "doctor", "gallery"], ["cli"],
 ]  # fmt: skip
 
 
