@@ -8,10 +8,12 @@ from traitlets import Unicode
 SIDE, THUMB, PER_PAGE = 448, 84, 8
 PARTS = ("beak", "eye", "crown", "breast", "wing", "tail", "legs")
 
-# JupyterLab marks a widget whose kernel is gone; nothing in Python can speak for it then.
+# JupyterLab marks every widget whose kernel is gone; nothing in Python can speak for it then, so the style sheet does, once.
 _STYLE = """<style>
-.qpm-explorer.jupyter-widgets-disconnected::after { content: "The kernel behind this was stopped or restarted: run the cell again.";
-  position: sticky; bottom: 0; padding: .6em 1em; background: #fff4e5; color: #8a3b00; border: 1px solid #8a3b00; }
+.qpm-explorer.jupyter-widgets-disconnected::before { content: "The kernel behind this was stopped or restarted: run the cell again.";
+  font: inherit; padding: .6em 1em; background: #fff4e5; color: #8a3b00; border: 1px solid #8a3b00; }
+.qpm-explorer .jupyter-widgets-disconnected::before { display: none; }
+.qpm-explorer.jupyter-widgets-disconnected > * { opacity: .5; pointer-events: none; }
 </style>"""
 
 

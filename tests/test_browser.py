@@ -189,7 +189,7 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         page.locator(".jp-Toolbar [data-command='notebook:restart-kernel'], [data-jp-item-name=restart] *").first.click()
         page.locator(".jp-Dialog .jp-mod-accept").click()
         page.wait_for_function(
-            "getComputedStyle(document.querySelector('.qpm-explorer'), '::after').content.includes('run the cell again')", timeout=30_000
+            "getComputedStyle(document.querySelector('.qpm-explorer'), '::before').content.includes('run the cell again')", timeout=30_000
         )
 
 
