@@ -44,6 +44,18 @@ def test_the_makefile_installs_that_project():
         assert f"make {target}" in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.parametrize("page", ["README.md", "notebooks/gallery/README.md"])
+def test_links_and_pictures_are_there(page):
+    targets = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text())
+    assert len(targets) > 4
+    for target in targets:
+        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_gallery_is_small():
+    assert sum(path.stat().st_size for path in (ROOT / "notebooks" / "gallery").iterdir()) < 800_000
+
+
 def test_fixed_libraries_are_dependencies():
     names = {re.split(r"[<>=]", d)[0] for d in PROJECT["dependencies"]}
     assert {"torch", "torchvision", "jupyterlab", "ipywidgets", "matplotlib", "cvxpy", "pyscipopt", "papermill"} <= names
