@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.layout import check_names, data_folder
@@ -20,6 +18,9 @@ _BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 def _variable(path: Path, name: str) -> Shaped[np.ndarray, "rows"]:
     """A variable of a MATLAB file as a flat array: a cell array of texts, or a struct array whose fields hold one value per row."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
     try:
         content = loadmat(str(path), squeeze_me=True)
     except FileNotFoundError:

@@ -14,7 +14,6 @@ import torch
 from einops import einsum
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -166,6 +165,8 @@ def _check_picture(
     }
     ranks = [by_part[p] for p in visible]
     if len(visible) > 1 and np.ptp(ranks) > 0 and np.ptp(drop[:-1]) > 0:
+        from scipy.stats import spearmanr  # slow to import
+
         result["correctness"] = (1 + float(spearmanr(ranks, drop[:-1]).statistic)) / 2
     else:
         result["undefined"] = 1
