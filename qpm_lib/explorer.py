@@ -88,10 +88,10 @@ class Explorer(Controls):
 
     def _wire(self) -> None:
         for control, method in (
-            (self.which_class, self._filter), (self.mistakes, self._filter), (self.upload, self._uploaded), (self.without, self._redraw),
+            (self.which_class, self._filter), (self.mistakes, self._filter), (self.without, self._redraw),
             (self.explained, self._explain), (self.opacity, self._blend), (self.threshold, self._blend), (self.other, self._compare),
             (self.feature, self._describe_feature), (self.name, self._rename), (self.column, self._look_at_patch),
-            (self.line, self._look_at_patch), (self.mark, self._look_at_patch), *((switch, self._blend) for switch in self.switches),
+            (self.line, self._look_at_patch), (self.mark, self._blend), *((switch, self._blend) for switch in self.switches),
         ):  # fmt: skip
             control.observe(method, names="value")
         for button, method in (
@@ -103,6 +103,9 @@ class Explorer(Controls):
             button.on_click(method)
         for position, button in enumerate(self.opens):
             button.on_click(functools.partial(self._open, position))
+            self.thumbs[position].on_click(functools.partial(self._open, position))
+        self.picture.on_click(self._point)
+        self.upload.on_file(self._uploaded, self._refuse)
 
     # -- choosing a picture -----------------------------------------------------------------------------------------------------
 
@@ -131,7 +134,7 @@ class Explorer(Controls):
             right = self._labels[here[position]] == self._predicted[here[position]]
             thumb.value = to_jpeg(np.asarray(small))
             button.description = f"{row}" if right else f"{row} wrong"
-            button.tooltip = thumb.tooltip = f"{self.dataset.class_names[self._labels[here[position]]]}: {'right' if right else 'wrong'}"
+            button.tooltip = thumb.text = f"{self.dataset.class_names[self._labels[here[position]]]}: {'right' if right else 'wrong'}"
         pages = -(-len(self._found) // PER_PAGE)
         self.earlier.disabled, self.later.disabled = self._page == 0, self._page >= pages - 1
 
@@ -157,31 +160,40 @@ class Explorer(Controls):
 
     def show_row(self, row: int) -> None:
         """Show a picture of the data set."""
+        out, image = outputs_of(self.model, self.store, torch.tensor([row])), self.dataset.image(row)
+        self._as_it_is(row)
+        self._take(out, image, int(self.store.labels[row]), f"picture {row}")
+
+    def show_image(self, image: Image.Image, title: str) -> None:
+        """Show any picture."""
+        out = self.model.output([image])
+        self._as_it_is(None)
+        self._take(out, image, None, title)
+
+    def _as_it_is(self, row: int | None) -> None:
         self.row = row
         self.without.unobserve(self._redraw, names="value")
         self.without.value = "nothing"
         self.without.observe(self._redraw, names="value")
-        out = outputs_of(self.model, self.store, torch.tensor([row]))
-        self._take(out, self.dataset.image(row), int(self.store.labels[row]), f"picture {row}")
-
-    def show_image(self, image: Image.Image, title: str) -> None:
-        """Show any picture."""
-        self.row = None
-        self._take(self.model.output([image]), image, None, title)
 
     @_told
-    def _uploaded(self, *_: Any) -> None:
-        for file in self.upload.value:
-            try:
-                with Image.open(io.BytesIO(bytes(file["content"]))) as image:
-                    if image.width * image.height > _MAX_PIXELS:
-                        raise ValueError(
-                            f"{file['name']} has {image.width * image.height / 1e6:.0f} million pixels; at most 50 are taken: make it smaller."
-                        )
-                    picture = to_rgb(image)
-            except (UnidentifiedImageError, SyntaxError, OSError, Image.DecompressionBombError) as error:
-                raise ValueError(f"{file['name']} cannot be read as a picture ({error}).") from error
-            self.show_image(picture, file["name"])
+    def _uploaded(self, name: str, content: bytes, note: str) -> None:
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                if image.width * image.height > _MAX_PIXELS:
+                    size = image.width * image.height / 1e6
+                    raise ValueError(f"{name} has {size:.0f} million pixels; at most 50 are taken: make it smaller.")
+                picture = to_rgb(image)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"{name} cannot be read as a picture: save it as JPEG or PNG.") from error
+        except (SyntaxError, OSError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{name} cannot be read as a picture ({error}).") from error
+        self.show_image(picture, name)
+        self.message.value = f"<p>{html.escape(note)}</p>" if note else ""
+
+    @_told
+    def _refuse(self, why: str) -> None:
+        raise ValueError(why)
 
     def _scenes(self) -> Any:
         try:
@@ -240,7 +252,7 @@ class Explorer(Controls):
         self.total.value = f"score {score:.2f} = sum of the contributions" + (f" and the bias {bias:.2f}" if bias else "")
         self._blend()
         self._compare()
-        self._look_at_patch()
+        self._list_patch()
 
     @_told
     def _blend(self, *_: Any) -> None:
@@ -257,7 +269,7 @@ class Explorer(Controls):
             else f"; truth <b>{html.escape(names[seen.truth])}</b>, {'right' if seen.truth == predicted else 'wrong'}"
         )
         places = ", ".join(f"{html.escape(self.names[f])} {place_in_words(self.seen.maps[f])}" for f in on) or "none"
-        self.picture.tooltip = f"{seen.title}, predicted {names[predicted]}"
+        self.picture.text = f"{seen.title}, predicted {names[predicted]}"
         self.words.value = (
             f'<div aria-live="polite" style="width:{SIDE}px">{html.escape(seen.title)}: predicted <b>{html.escape(names[predicted])}</b>'
             f" ({seen.logits[predicted]:.2f}){truth}.<br>Features shown: {places}.</div>"
@@ -290,7 +302,7 @@ class Explorer(Controls):
         panels = []
         for row, heat in zip(self._examples[f].tolist(), maps, strict=True):
             panels.append(Canvas(self.model.backbone.square(self.dataset.image(row)), {f: heat}, self.colours, side=128).blend([f]))
-        self.strip.value, self.strip.tooltip = to_jpeg(np.concatenate(panels, 1)), f"Where {self.names[f]} is strongest"
+        self.strip.value, self.strip.text = to_jpeg(np.concatenate(panels, 1)), f"Where {self.names[f]} is strongest"
 
     @_told
     def _rename(self, *_: Any) -> None:
@@ -310,7 +322,20 @@ class Explorer(Controls):
         self.message.value = "<p>Names saved with the model.</p>"
 
     @_told
+    def _point(self, x: float, y: float) -> None:
+        """Which features fire where the picture was clicked."""
+        grid = self.store.grid
+        self.mark.value = True
+        self.tabs.selected_index = 2
+        self.column.value, self.line.value = (min(grid - 1, max(0, int(share * grid))) for share in (x, y))
+
+    @_told
     def _look_at_patch(self, *_: Any) -> None:
+        self._list_patch()
+        if self.mark.value:
+            self._blend()
+
+    def _list_patch(self) -> None:
         here = np.abs(self.seen.maps[:, self.line.value, self.column.value])
         share = here / np.maximum(np.abs(self.seen.maps).max((1, 2)), 1e-12)
         strongest = [f for f in np.argsort(-here, kind="stable")[:6].tolist() if here[f] > 0]
@@ -321,8 +346,6 @@ class Explorer(Controls):
             for f in strongest
         )
         self.firing.value = f"<ul>{lines}</ul>" if lines else "<p>No feature fires here.</p>"
-        if self.mark.value:
-            self._blend()
 
 
 def explore(model: DinoQPM, dataset: ImageDataset, *, store: FeatureStore | None = None) -> Explorer:

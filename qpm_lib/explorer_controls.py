@@ -1,9 +1,12 @@
 """Controls of the explorer and where they stand; `explorer` says what they do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+import anywidget
 import ipywidgets as widgets
-from traitlets import Unicode
+from traitlets import Bool, Bytes, Int, Unicode
 
 SIDE, THUMB, PER_PAGE = 448, 84, 8
 PARTS = ("beak", "eye", "crown", "breast", "wing", "tail", "legs")
@@ -22,10 +25,50 @@ def feature_options(names: Sequence[str]) -> list[tuple[str, int]]:
     return [(f"{f}: {name}" if name != f"feature {f}" else name, f) for f, name in enumerate(names)]
 
 
-class Picture(widgets.Image):
-    """An image with a text for screen readers: its `tooltip`, which ipywidgets shows only beside an (empty) description."""
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
 
-    description = Unicode("").tag(sync=True)
+
+class Picture(anywidget.AnyWidget):
+    """A picture with a text for those who do not see it.
+
+    Attributes
+    ----------
+    value : JPEG. text : what it shows. side : width and height in CSS pixels, 0 for those of the file.
+    clickable : whether `on_click` hears of clicks.
+    """
+
+    _esm = _asset("picture.js")
+    value = Bytes().tag(sync=True)
+    text = Unicode().tag(sync=True)
+    side = Int(0).tag(sync=True)
+    clickable = Bool(False).tag(sync=True)
+
+    def on_click(self, told: Callable[[float, float], object]) -> None:
+        """Call `told(x, y)` for every click: fractions of width and height, from the upper left corner."""
+        self.on_msg(lambda _, place, __: told(float(place["x"]), float(place["y"])))
+
+
+class Upload(anywidget.AnyWidget):
+    """A button that takes a picture file.
+
+    Jupyter closes its connection at a message of more than 10 MB, and a photograph may be larger: the browser makes such a file smaller
+    before it is sent.
+    """
+
+    _esm = _asset("upload.js")
+    description = Unicode().tag(sync=True)
+
+    def on_file(self, told: Callable[[str, bytes, str], object], refused: Callable[[str], object]) -> None:
+        """Call `told(name, content, note)` for a file that came, the note saying how it was changed, and `refused(why)` for others."""
+
+        def hear(_: Any, about: dict[str, str], buffers: Sequence[Any]) -> None:
+            if about["problem"]:
+                refused(about["problem"])
+            else:
+                told(about["name"], bytes(buffers[0]), about["note"])
+
+        self.on_msg(hear)
 
 
 class Controls(widgets.VBox):
@@ -40,16 +83,16 @@ class Controls(widgets.VBox):
         self.mistakes = widgets.ToggleButton(description="only mistakes", layout=small)
         self.surprise = widgets.Button(description="surprise me", layout=small)
         self.earlier, self.later = (widgets.Button(description=text, layout=small) for text in ("earlier", "later"))
-        self.thumbs = [Picture(format="jpeg", width=THUMB, height=THUMB) for _ in range(PER_PAGE)]
+        self.thumbs = [Picture(side=THUMB, clickable=True) for _ in range(PER_PAGE)]
         self.opens = [widgets.Button(layout=widgets.Layout(width=f"{THUMB}px")) for _ in range(PER_PAGE)]
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.upload = Upload(description="your picture", layout=small)
         self.without = widgets.Dropdown(
             options=["nothing", *PARTS],
             description="draw without",
             style={"description_width": "initial"},
             layout=widgets.Layout(width="15em"),
         )
-        self.picture = Picture(format="jpeg", width=SIDE, height=SIDE)
+        self.picture = Picture(side=SIDE, clickable=True)
         self.words, self.message = widgets.HTML(), widgets.HTML()
         self.explained = widgets.Dropdown(options=classes, description="explain", layout=wide)
         self.switches = [widgets.Checkbox(value=True, indent=False, layout=widgets.Layout(width="10em")) for _ in range(per_class)]
@@ -59,7 +102,7 @@ class Controls(widgets.VBox):
         self.other = widgets.Dropdown(options=classes, description="compare", layout=wide)
         self.comparison = widgets.HTML()
         self.feature = widgets.Dropdown(options=feature_options(feature_names), description="feature", layout=wide)
-        self.strip, self.users = Picture(format="jpeg"), widgets.HTML()
+        self.strip, self.users = Picture(), widgets.HTML()
         self.name = widgets.Text(description="name", continuous_update=False)
         self.save = widgets.Button(description="save names", layout=small)
         last = grid - 1
@@ -82,6 +125,6 @@ class Controls(widgets.VBox):
         compare = widgets.VBox([self.other, self.comparison])
         about = widgets.VBox([self.feature, widgets.HBox([self.name, self.save]), self.strip, self.users])
         patch = widgets.VBox([widgets.HBox([self.column, self.line, self.mark]), self.firing])
-        tabs = widgets.Tab([compare, about, patch], titles=["another class", "one feature", "one patch"])
+        self.tabs = widgets.Tab([compare, about, patch], titles=["another class", "one feature", "one patch"])
         middle = widgets.HBox([widgets.VBox([self.picture, self.words]), reasons], layout=widgets.Layout(flex_flow="row wrap"))
-        return [widgets.HTML(_STYLE), choose, strip, self.message, middle, tabs]
+        return [widgets.HTML(_STYLE), choose, strip, self.message, middle, self.tabs]

@@ -8,6 +8,7 @@ import browser as look
 import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 
 from qpm_lib.artifacts import read_json
 from qpm_lib.runner import notebooks_folder
@@ -162,6 +163,24 @@ def source_of(explorer):
     return explorer.locator("img").evaluate_all("images => images.sort((a, b) => b.clientWidth - a.clientWidth)[0].src")
 
 
+def large_picture(explorer):
+    """The picture with its maps: the first of 448 pixels."""
+    sides = explorer.locator("img").evaluate_all("images => images.map(i => i.clientWidth)")
+    return explorer.locator("img").nth(sides.index(448))
+
+
+def photograph(path, *, side):
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def take(page, explorer, file):
+    with page.expect_file_chooser() as chooser:
+        explorer.locator("button:has-text('your picture')").click()
+    chooser.value.set_files(file)
+
+
 def changed(page, explorer, before):
     for _ in range(100):
         if source_of(explorer) != before:
@@ -185,7 +204,25 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         before = source_of(explorer)
         explorer.locator("button:has-text('surprise me')").click()
         assert changed(page, explorer, before)
-        assert all(explorer.locator("img").evaluate_all("images => images.map(i => i.title)"))
+        assert all(explorer.locator("img").evaluate_all("images => images.map(i => i.alt && i.title)"))
+        page.wait_for_timeout(500)  # nothing moves any more
+        before = source_of(explorer)
+        large_picture(explorer).click(position={"x": 440, "y": 10})
+        assert changed(page, explorer, before)
+        assert "of its maximum" in explorer.inner_text() or "No feature fires here" in explorer.inner_text()
+        readouts = [text for text in explorer.locator(".widget-readout:visible").all_inner_texts() if text.isdigit()]
+        assert readouts == ["15", "0"]
+        take(page, explorer, photograph(tmp_path / "large.png", side=2100))  # noise: more bytes than one message may have
+        explorer.locator("text=large.png (2100 x 2100 pixels, 14 MB) was made smaller").wait_for(timeout=30_000)
+        assert "large.png: predicted" in explorer.inner_text()
+        (tmp_path / "notes.png").write_text("no picture")
+        take(page, explorer, tmp_path / "notes.png")
+        explorer.locator("text=notes.png cannot be read as a picture").wait_for(timeout=30_000)
+        (tmp_path / "film.tif").write_bytes(bytes(9_000_000))
+        take(page, explorer, tmp_path / "film.tif")
+        explorer.locator("text=film.tif has 9 MB, and this browser cannot read it").wait_for(timeout=30_000)
+        take(page, explorer, photograph(tmp_path / "small.png", side=300))
+        explorer.locator("text=small.png: predicted").wait_for(timeout=30_000)
         page.locator(".jp-Toolbar [data-command='notebook:restart-kernel'], [data-jp-item-name=restart] *").first.click()
         page.locator(".jp-Dialog .jp-mod-accept").click()
         page.wait_for_function(

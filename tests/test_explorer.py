@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -150,6 +149,27 @@ def test_one_patch(explorer):
     y, x = np.nonzero(changed)
     assert abs(y.mean() / 28 - row - 0.5) < 0.6
     assert abs(x.mean() / 28 - column - 0.5) < 0.6
+    explorer.mark.value = False
+    np.testing.assert_array_equal(shown(explorer.picture), before)
+
+
+def clicked(picture, x, y):
+    """What the browser sends when a picture is clicked."""
+    picture._handle_custom_msg({"x": x, "y": y}, [])
+
+
+@pytest.mark.parametrize(("x", "y", "column", "row"), [(0.5, 0.26, 8, 4), (0, 1, 0, 15), (1, 0, 15, 0), (-0.01, 1.01, 0, 15)])
+def test_a_click_picks_a_patch(explorer, x, y, column, row):
+    before = explorer.firing.value
+    clicked(explorer.picture, x, y)
+    assert (explorer.column.value, explorer.line.value, explorer.mark.value) == (column, row, True)
+    assert explorer.tabs.titles[explorer.tabs.selected_index] == "one patch"
+    assert explorer.firing.value != before
+
+
+def test_a_click_on_a_small_picture_opens_it(explorer):
+    clicked(explorer.thumbs[3], 0.5, 0.5)
+    assert explorer.row == int(explorer.store.rows(train=False)[3])
 
 
 def test_a_part_is_taken_away(explorer):
@@ -163,23 +183,17 @@ def test_a_part_is_taken_away(explorer):
     np.testing.assert_allclose(explorer.seen.values, before.values, atol=0.05)
 
 
-def upload(image, name="mine.png", kind="PNG"):
-    buffer = io.BytesIO()
-    if image is not None:
-        image.save(buffer, kind)
-    return (
-        {
-            "name": name,
-            "type": "image/png",
-            "size": buffer.tell(),
-            "content": memoryview(buffer.getvalue()),
-            "last_modified": datetime(2026, 1, 1, tzinfo=UTC),
-        },
-    )
+def upload(explorer, image, name="mine.png", kind="PNG", note=""):
+    """What the browser sends for a chosen file; `image` may be bytes of anything."""
+    content = image
+    if isinstance(image, Image.Image):
+        image.save(buffer := io.BytesIO(), kind)
+        content = buffer.getvalue()
+    explorer.upload._handle_custom_msg({"name": name, "note": note, "problem": ""}, [memoryview(content)])
 
 
 def test_your_own_picture(explorer, toy):
-    explorer.upload.value = upload(toy.image(0).resize((300, 200)))
+    upload(explorer, toy.image(0).resize((300, 200)))
     assert explorer.row is None
     assert "mine.png: predicted" in explorer.words.value
     assert "truth" not in explorer.words.value
@@ -191,16 +205,24 @@ def test_your_own_picture(explorer, toy):
 
 def test_bad_uploads_leave_the_picture_as_it_was(explorer):
     before = explorer.words.value
-    for value, message in (
-        (upload(None, "empty.png"), "empty.png cannot be read"),
-        (({**upload(None)[0], "name": "a.txt", "content": memoryview(b"no picture")},), "a.txt cannot be read"),
-        (upload(Image.new("1", (9000, 6000)), "huge.png"), "huge.png has 54 million pixels"),
+    for content, name, message in (
+        (b"", "empty.png", "empty.png cannot be read"),
+        (b"no picture", "a.txt", "a.txt cannot be read"),
+        (Image.new("1", (9000, 6000)), "huge.png", "huge.png has 54 million pixels"),
     ):
-        explorer.upload.value = value
+        upload(explorer, content, name)
         assert message in explorer.message.value
         assert explorer.words.value == before
+    explorer.upload._handle_custom_msg({"name": "a.tif", "note": "", "problem": "a.tif has 9 MB"}, [])
+    assert "a.tif has 9 MB" in explorer.message.value
     explorer.opens[1].click()
     assert explorer.words.value != before
+
+
+def test_a_picture_made_smaller_says_so(explorer, toy):
+    upload(explorer, toy.image(1), note="mine.png <b> was made smaller")
+    assert "mine.png &lt;b&gt; was made smaller" in explorer.message.value
+    assert explorer.row is None
 
 
 def test_a_data_set_that_does_not_fit(explorer, toy):
@@ -285,10 +307,9 @@ def test_a_message_of_an_inner_step_stays(explorer, monkeypatch):
 
 
 def test_every_picture_has_a_text(explorer, toy):
-    assert explorer.picture.tooltip.startswith(f"picture {explorer.row}, predicted")
-    assert toy.class_names[0] in explorer.thumbs[0].tooltip
-    assert "feature 0" in explorer.strip.tooltip
-    assert all(thumb.description == "" for thumb in explorer.thumbs)  # the view shows no tooltip without one
+    assert explorer.picture.text.startswith(f"picture {explorer.row}, predicted")
+    assert toy.class_names[0] in explorer.thumbs[0].text
+    assert "feature 0" in explorer.strip.text
 
 
 def test_a_thousand_changes_need_no_more_memory(explorer):

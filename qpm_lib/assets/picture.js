@@ -1,0 +1,39 @@
+// A JPEG with a text for those who do not see it. A click on it says where, in fractions of width and height.
+export default {
+  render({ model, el }) {
+    const image = document.createElement("img");
+    let address = null;
+    const show = () => {
+      const bytes = model.get("value");
+      const old = address;
+      address = bytes.byteLength ? URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" })) : null;
+      if (address) image.src = address;
+      if (old) URL.revokeObjectURL(old);
+    };
+    const describe = () => {
+      image.alt = image.title = model.get("text");
+    };
+    const side = model.get("side");
+    if (side) image.width = image.height = side;
+    else image.style.maxWidth = "100%";
+    image.draggable = false;
+    image.style.display = "block";
+    if (model.get("clickable")) {
+      image.style.cursor = "crosshair";
+      image.addEventListener("click", (event) => {
+        const box = image.getBoundingClientRect();
+        model.send({ x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height });
+      });
+    }
+    model.on("change:value", show);
+    model.on("change:text", describe);
+    show();
+    describe();
+    el.append(image);
+    return () => {
+      model.off("change:value", show);
+      model.off("change:text", describe);
+      if (address) URL.revokeObjectURL(address);
+    };
+  },
+};
