@@ -6,26 +6,24 @@ widget; no control is left dead.
 
 import functools
 import html
-import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from qpm_lib.data import ImageDataset, load_scenes, to_rgb
+from qpm_lib.data import ImageDataset, load_scenes
 from qpm_lib.explain import compare_classes, most_activating, outputs_of
-from qpm_lib.explorer_controls import PER_PAGE, SIDE, THUMB, Controls, feature_options
+from qpm_lib.explorer_controls import PER_PAGE, SIDE, THUMB, Controls, feature_options, read_upload
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
 from qpm_lib.plotting import feature_colours
-from qpm_lib.render import Canvas, bar_html, comparison_html, framed, place_in_words, to_jpeg
+from qpm_lib.render import Canvas, bar_html, comparison_html, firing_html, framed, place_in_words, to_jpeg
 from qpm_lib.training import outputs
 
 _EXAMPLES = 6
-_MAX_PIXELS = 50_000_000
 
 
 class _Seen(NamedTuple):
@@ -178,17 +176,7 @@ class Explorer(Controls):
 
     @_told
     def _uploaded(self, name: str, content: bytes, note: str) -> None:
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    size = image.width * image.height / 1e6
-                    raise ValueError(f"{name} has {size:.0f} million pixels; at most 50 are taken: make it smaller.")
-                picture = to_rgb(image)
-        except UnidentifiedImageError as error:
-            raise ValueError(f"{name} cannot be read as a picture: save it as JPEG or PNG.") from error
-        except (SyntaxError, OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{name} cannot be read as a picture ({error}).") from error
-        self.show_image(picture, name)
+        self.show_image(read_upload(name, content), name)
         self.message.value = f"<p>{html.escape(note)}</p>" if note else ""
 
     @_told
@@ -336,16 +324,8 @@ class Explorer(Controls):
             self._blend()
 
     def _list_patch(self) -> None:
-        here = np.abs(self.seen.maps[:, self.line.value, self.column.value])
-        share = here / np.maximum(np.abs(self.seen.maps).max((1, 2)), 1e-12)
-        strongest = [f for f in np.argsort(-here, kind="stable")[:6].tolist() if here[f] > 0]
-        lines = "".join(
-            f"<li>{html.escape(self.names[f])}: {100 * share[f]:.0f} % of its maximum in this picture"
-            + (" (of the class shown)" if self.weight[self.target, f] else "")
-            + "</li>"
-            for f in strongest
-        )
-        self.firing.value = f"<ul>{lines}</ul>" if lines else "<p>No feature fires here.</p>"
+        place = self.line.value, self.column.value
+        self.firing.value = firing_html(self.seen.maps, place, self.names, self.weight[self.target] != 0)
 
 
 def explore(model: DinoQPM, dataset: ImageDataset, *, store: FeatureStore | None = None) -> Explorer:

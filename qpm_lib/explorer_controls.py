@@ -1,15 +1,20 @@
 """Controls of the explorer and where they stand; `explorer` says what they do."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import ipywidgets as widgets
+from PIL import Image, UnidentifiedImageError
 from traitlets import Bool, Bytes, Int, Unicode
+
+from qpm_lib.data import to_rgb
 
 SIDE, THUMB, PER_PAGE = 448, 84, 8
 PARTS = ("beak", "eye", "crown", "breast", "wing", "tail", "legs")
+_MAX_PIXELS = 50_000_000
 
 # JupyterLab marks every widget whose kernel is gone; nothing in Python can speak for it then, so the style sheet does, once.
 _STYLE = """<style>
@@ -69,6 +74,20 @@ class Upload(anywidget.AnyWidget):
                 told(about["name"], bytes(buffers[0]), about["note"])
 
         self.on_msg(hear)
+
+
+def read_upload(name: str, content: bytes) -> Image.Image:
+    """The picture in a file, in RGB; ValueError where there is none, or one of more than 50 million pixels."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                size = image.width * image.height / 1e6
+                raise ValueError(f"{name} has {size:.0f} million pixels; at most 50 are taken: make it smaller.")
+            return to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name} cannot be read as a picture: save it as JPEG or PNG.") from error
+    except (SyntaxError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} cannot be read as a picture ({error}).") from error
 
 
 class Controls(widgets.VBox):

@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -117,3 +117,19 @@ def comparison_html(
         f"<p>{first} is {abs(difference):.2f} {'above' if difference >= 0 else 'below'} {second}.</p>"
         f"<p>Only {first}: {listed(groups.only_a)}.<br>Only {second}: {listed(groups.only_b)}.<br>Both: {both}.</p>"
     )
+
+
+def firing_html(
+    maps: Float[np.ndarray, "n g g"], place: tuple[int, int], names: Sequence[str], of_class: Bool[np.ndarray, "n"], count: int = 6
+) -> str:
+    """The features that fire most at a patch (row, column), each with its share of the maximum of its map."""
+    row, column = place
+    here = np.abs(maps[:, row, column])
+    share = here / np.maximum(np.abs(maps).max((1, 2)), 1e-12)
+    lines = "".join(
+        f"<li>{html.escape(names[f])}: {100 * share[f]:.0f} % of its maximum in this picture"
+        f"{' (of the class shown)' if of_class[f] else ''}</li>"
+        for f in np.argsort(-here, kind="stable")[:count].tolist()
+        if here[f] > 0
+    )
+    return f"<ul>{lines}</ul>" if lines else "<p>No feature fires here.</p>"
