@@ -187,9 +187,12 @@ def _run(arguments: argparse.Namespace) -> int:
     except BaseException as error:
         _show()
         if isinstance(error, ChapterError | KeyboardInterrupt):
-            build_report(run)
+            try:
+                build_report(run, parameters)
+            except (ValueError, RuntimeError, OSError) as reason:
+                sys.stderr.write(f"the report could not be made: {reason}\n")
         raise
-    index = build_report(run)
+    index = build_report(run, parameters)
     _show()
     if (run.path / "metrics.json").exists():
         _print_results(run)

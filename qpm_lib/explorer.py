@@ -143,7 +143,7 @@ class Explorer(Controls):
 
     @_told
     def _on(self, *_: Any) -> None:
-        self._page += 1
+        self._page = min(self._page + 1, max(0, len(self._found) - 1) // PER_PAGE)
         self._show_page()
 
     @_told
@@ -192,6 +192,7 @@ class Explorer(Controls):
     @_told
     def _redraw(self, *_: Any) -> None:
         if self.row is None:
+            self._as_it_is(None)
             raise ValueError("An uploaded picture cannot be drawn again: choose one of the data set.")
         parts = () if self.without.value == "nothing" else (self.without.value,)
         image = Image.fromarray(self._scenes().render(self.dataset, self.row, without=parts).image)

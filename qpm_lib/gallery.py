@@ -1,5 +1,6 @@
 """A gallery of a run: a few small pictures and a page that shows them, for a README or a talk."""
 
+import logging
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from qpm_lib.data import read_image
 from qpm_lib.runs import RunFolder
 
 _WIDTH = 1000
+log = logging.getLogger(__name__)
 
 
 class Exhibit(NamedTuple):
@@ -32,21 +34,25 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _screenshot(page: Path, row: int, to: Path) -> bool:
-    """Take a picture of the report's explorer at one of its pictures; False where no Chromium is installed."""
+    """Take a picture of the report's explorer at one of its pictures; False where no Chromium is installed, or it fails."""
     browser = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
     if browser is None:
         return False
     options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,1000", "--virtual-time-budget=3000"]
     command = [browser, *options, f"--screenshot={to}", f"{page.resolve().as_uri()}#{row}"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)  # noqa: S603 - a browser found on the path, our own page
-    return True
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=120)  # noqa: S603 - a browser found on the path, our own page
+    except (subprocess.SubprocessError, OSError) as error:
+        log.warning("%s made no picture of the explorer (%s): it is left out", browser, error)
+        return False
+    return to.exists()
 
 
 def _of_the_model(run: RunFolder, out: Path) -> Iterator[Exhibit]:
     """Figures of chapter 5, and what four features answer to."""
     for name, title, words in (
         ("explanation", "One prediction", "The picture, the features of the predicted class, and what each adds to the score."),
-        ("class_comparison", "Two twin species", "The features that only one of them has, and those they share."),
+        ("class_comparison", "Two classes that share most features", "The features that only one of them has, and those they share."),
         ("class_features", "The whole model", "Which class uses which feature; neighbours share features."),
     ):
         if (source := run.path / "figures" / f"05_{name}.png").exists():
@@ -67,9 +73,10 @@ def _of_the_report(run: RunFolder, out: Path) -> Iterator[Exhibit]:
     snapshot, report, names = run.load_snapshot(), run.path / "report", run.load_model().class_names
     labels, predicted = snapshot.labels[snapshot.kept], snapshot.predicted[snapshot.kept]
     right, wrong = np.flatnonzero(labels == predicted), np.flatnonzero(labels != predicted)
-    if len(right):
-        c = int(labels[right[len(right) // 2]])
-        _save(read_image(report / "strips" / f"class_{c:03d}.jpg"), out / "class.jpg")
+    strips = {c: path for c in labels[right].tolist() if (path := report / "strips" / f"class_{c:03d}.jpg").exists()}
+    if strips:
+        c = sorted(strips)[len(strips) // 2]
+        _save(read_image(strips[c]), out / "class.jpg")
         yield Exhibit("class.jpg", f"One class: {names[c]}", "A typical picture, all its features together, then one by one.")
     if len(wrong):
         _save(read_image(report / "strips" / f"mistake_{snapshot.rows[wrong[0]]}.jpg"), out / "mistake.jpg")

@@ -3,16 +3,20 @@
 import html
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qpm_lib.artifacts import read_json
 from qpm_lib.metrics.evaluation import MEASURES
+from qpm_lib.model import DinoQPM
 from qpm_lib.report_explorer import explorer_page
-from qpm_lib.report_pages import ModelPages, Page
-from qpm_lib.runner import Chapter, chain
+from qpm_lib.report_pages import ModelPages, Page, counted
+from qpm_lib.runner import Chapter, chain, current_chapters, is_whole
 from qpm_lib.runs import RunFolder
+from qpm_lib.snapshot import Snapshot
 from qpm_lib.table import METHODS, cell_text, single_cell
 
 _MATH = re.compile(r"```.*?```|`[^`\n]*`|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\d$])", re.DOTALL)
@@ -22,7 +26,7 @@ _STYLE = """
 body { margin: 0; font: 16px/1.6 system-ui, sans-serif; color: var(--ink); background: #fff; }
 nav { display: flex; flex-wrap: wrap; gap: .4rem 1.1rem; padding: .8rem 1.2rem; }
 nav { background: var(--pale); border-bottom: 1px solid var(--line); }
-nav a, a { color: var(--accent); }
+nav a, a { color: var(--accent); unicode-bidi: isolate; }
 main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.2rem 4rem; }
 img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
@@ -101,9 +105,8 @@ def _chapter_page(notebook: Path, *, explorer: bool) -> str:
             if "image/png" in content:
                 output.metadata["image/png"] = {"alt": f"Figure of the section: {heading}"}
             if _WIDGET in content:
-                output["data"] = {
-                    "text/html": '<p>A widget, alive in JupyterLab. Without a kernel: <a href="explorer.html">the explorer</a>.</p>'
-                }
+                instead = ' Without a kernel: <a href="explorer.html">the explorer</a>.' if explorer else ""
+                output["data"] = {"text/html": f"<p>A widget, alive in JupyterLab.{instead}</p>"}
     book.metadata.pop("widgets", None)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     return exporter.from_notebook_node(book)[0]
@@ -125,7 +128,12 @@ def _table(rows: list[list[str]]) -> str:
     return '<table class="numbers">' + "".join(lines) + "</tbody></table>"
 
 
-def _tiles(run: RunFolder, results: Mapping[str, Any], about: ModelPages | None) -> str:
+def _made(file: str, run: RunFolder, current: Collection[str]) -> str:
+    """Name of the chapter that left a file, empty while what is there does not belong to the run of now."""
+    return next((c.name for c in chain(run.config) if file in c.leaves and c.name in current), "")
+
+
+def _tiles(run: RunFolder, results: Mapping[str, Any], selection: Mapping[str, Any], about: ModelPages | None, proof_in: str) -> str:
     """The run at a glance: the figures that matter most, each with what it means."""
     tiles, method = [], run.config.selection.method
     if method in results:
@@ -141,22 +149,23 @@ def _tiles(run: RunFolder, results: Mapping[str, Any], about: ModelPages | None)
         weight, wrong = about.weight, int((about.snapshot.labels != about.snapshot.predicted).sum())
         per_class = f"{weight.shape[1]} features for {weight.shape[0]} classes"
         tiles.append((f"{(weight != 0).sum(1).mean():.3g} per class", per_class, "classes.html"))
-        tiles.append((f"{wrong} mistakes", f"in {len(about.snapshot.labels)} test pictures, with reasons", "mistakes.html"))
-    path = run.path / "selection.json"
-    if path.exists() and "objective" in (s := read_json(path)):
+        tiles.append(
+            (counted(wrong, "mistake", "mistakes"), f"in {len(about.snapshot.labels)} test pictures, with reasons", "mistakes.html")
+        )
+    if "objective" in selection:
         proof = (
             ("proven optimal", "no selection is better")
-            if s["gap"] <= 0 or s["status"] == "optimal"
-            else (f"gap {100 * s['gap']:.2f} %", "the selection is proven to be at most this far from the best one")
+            if selection["gap"] <= 0 or selection["status"] == "optimal"
+            else (f"gap {100 * selection['gap']:.2f} %", "the selection is proven to be at most this far from the best one")
         )
-        tiles.append((*proof, "03_quadratic_programme.html"))
+        tiles.append((*proof, f"{proof_in}.html"))
     boxes = [f'<a href="{link}"><b>{big}</b>{small}</a>' if link else f"<div><b>{big}</b>{small}</div>" for big, small, link in tiles]
     return f'<div class="tiles">{"".join(boxes)}</div>' if boxes else ""
 
 
 def _facts(run: RunFolder) -> str:
     config = run.config
-    source = Path(config.data.root).name if config.data.root else "rendered toy birds"
+    source = Path(config.data.root).resolve().name if config.data.root else "rendered toy birds"
     facts = {
         "Profile": config.profile,
         "method": METHODS[config.selection.method],
@@ -168,18 +177,22 @@ def _facts(run: RunFolder) -> str:
 
 
 def _results(results: Mapping[str, Any]) -> str:
-    reasons = dict.fromkeys(note for result in results.values() for note in result["notes"].values())
+    missing: dict[str, list[str]] = {}
+    for key, result in results.items():
+        for measure, why in result["notes"].items():
+            missing.setdefault(why, []).append(f"{MEASURES.get(measure, measure)} of the {METHODS.get(key, key)}")
+    defined = any(result["values"].get("plausibility") is not None for result in results.values())
+    chance = "Plausibility compares with the chance value below it. " if defined else ""
     return (
         "<h2>Results</h2>"
         + _table(list(map(list, zip(*comparison_rows(results), strict=True))))
-        + "<p>Every model is the last epoch's; nothing was chosen on test pictures. Plausibility compares with the chance value below it. "
+        + f"<p>Every model is the last epoch's; nothing was chosen on test pictures. {chance}"
         "In brackets: 95 % intervals, from resampling the test pictures.</p>"
-        + "".join(f"<p>Not available: {html.escape(note)}.</p>" for note in reasons)
+        + "".join(f"<p>Not available ({html.escape(', '.join(whose))}): {html.escape(why)}.</p>" for why, whose in missing.items())
     )
 
 
-def _selection(path: Path) -> str:
-    s = read_json(path)
+def _selection(s: Mapping[str, Any]) -> str:
     rows = [["selection", "value"], ["features selected", str(len(s["features"]))]]
     if "objective" in s:
         rows += [["objective", f"{s['objective']:.4f}"], ["proven bound", f"{s['bound']:.4f}"], ["gap", f"{100 * s['gap']:.3f} %"]]
@@ -190,49 +203,59 @@ def _selection(path: Path) -> str:
     return "<h2>Selection</h2>" + _table(rows)
 
 
-def _index(run: RunFolder, about: ModelPages | None) -> str:
+def _index(run: RunFolder, about: ModelPages | None, current: Collection[str], figures: Collection[str]) -> str:
     """The run at a glance, the results, the proof, and the model as a whole."""
-    try:
-        results = run.load_metrics()
-    except ValueError:  # not measured yet, or with other settings
-        results = {}
-    parts = [f"<h1>Run {html.escape(run.path.name)}</h1><p>{_facts(run)}.</p>", _tiles(run, results, about)]
+    results = run.load_metrics() if _made("metrics.json", run, current) else {}
+    proof_in = _made("selection.json", run, current)
+    selection = read_json(run.path / "selection.json") if proof_in else {}
+    parts = [f"<h1>Run {html.escape(run.path.name)}</h1><p>{_facts(run)}.</p>", _tiles(run, results, selection, about, proof_in)]
     if about:
         parts.append(
             '<p><a href="explorer.html"><b>Open the explorer</b></a>: flip through pictures, see which features fire where, switch them on and '
             "off, compare classes. It works offline.</p>"
         )
     for name, caption in _FIGURES.items():
-        if (run.path / "figures" / f"{name}.png").exists():
+        if f"{name}.png" in figures:
             words = html.escape(caption)
             parts.append(
                 f'<figure><a href="figures/{name}.png"><img src="figures/{name}.png" alt="{words}"></a><figcaption>{words}</figcaption></figure>'
             )
     if about:
         parts.append(
-            "<h2>The whole model</h2><p>Every square is a class (row) that has a feature (column); neighbours share features. Names lead to "
+            f"<h2>The whole model</h2><p>{about.matrix_words()} Names lead to "
             f'pages of their own; <a href="classes.html">classes</a> also has a tree of shared features.</p>{about.matrix()}'
         )
     if results:
         parts.append(_results(results))
-    if (run.path / "selection.json").exists():
-        parts.append(_selection(run.path / "selection.json"))
-    return "".join(parts) + _chapter_table(run)
+    if selection:
+        parts.append(_selection(selection))
+    return "".join(parts) + _chapter_table(run, current)
 
 
-def _chapter_table(run: RunFolder) -> str:
+def _chapter_table(run: RunFolder, current: Collection[str]) -> str:
     rows = [["chapter", "status", "seconds"]]
     for chapter in chain(run.config):
         entry = run.results.get(chapter.name, {})
-        rows.append([_chapter_title(chapter.name), entry.get("status", "not run"), str(entry.get("seconds", ""))])
+        status = entry.get("status", "not run")
+        status = "out of date" if status == "done" and chapter.name not in current else status
+        rows.append([_chapter_title(chapter.name), status, str(entry.get("seconds", ""))])
     return "<h2>Chapters</h2>" + _table(rows)
+
+
+def _agree(model: DinoQPM, snapshot: Snapshot) -> bool:
+    """Whether the model would answer as the snapshot says."""
+    scores = snapshot.values @ model.class_weight.numpy().T + model.head.bias.numpy()
+    answered = scores[np.arange(len(scores)), snapshot.predicted[snapshot.kept]]
+    return bool((answered >= scores.max(1) - 1e-3 * np.abs(scores).max()).all())
 
 
 def _model_pages(run: RunFolder, folder: Path) -> ModelPages | None:
     """Pages of the model, its pictures copied into the report; None while there is no described model, or no snapshot of it."""
     try:
         snapshot, model = run.load_snapshot(), run.load_model().cpu()
-    except ValueError:  # not made yet, damaged, or of other settings: the chapter that makes it says so
+    except ValueError:  # damaged: the chapter that makes it says so
+        return None
+    if not _agree(model, snapshot):
         return None
     shutil.copytree(run.path / "snapshot" / "pictures", folder / "pictures")
     if (run.path / "model" / "examples").is_dir():
@@ -240,24 +263,54 @@ def _model_pages(run: RunFolder, folder: Path) -> ModelPages | None:
     return ModelPages(model, snapshot, folder)
 
 
-def build_report(run: RunFolder) -> Path:
-    """Write `report/`: an index, the explorer, pages of classes, features and mistakes, one per executed chapter; return the index."""
-    folder, chapters = run.path / ".report", chain(run.config)
-    shutil.rmtree(folder, ignore_errors=True)
+def _chapter_body(run: RunFolder, chapter: Chapter, current: Collection[str], *, explorer: bool) -> str:
+    notebook = run.path / "notebooks" / f"{chapter.name}.ipynb"
+    if not is_whole(notebook):
+        return "<p>This chapter has not been run.</p>"
+    old = "<p><b>Out of date:</b> settings, this chapter or one before it changed after this copy was made. Run the chain again.</p>"
+    return ("" if chapter.name in current else old) + _chapter_page(notebook, explorer=explorer)
+
+
+def _write(run: RunFolder, folder: Path, current: Collection[str]) -> None:
+    chapters, numbers = chain(run.config), {name.partition("_")[0] for name in current}
     (folder / "figures").mkdir(parents=True)
-    for path in sorted((run.path / "figures").glob("*.png")):
+    figures = [path for path in sorted((run.path / "figures").glob("*.png")) if path.name.partition("_")[0] in numbers]
+    for path in figures:
         shutil.copyfile(path, folder / "figures" / path.name)
-    about, pages, links = _model_pages(run, folder), {}, {"index.html": "Report"}
+    whole = _made("model/model.json", run, current) and _made("snapshot/snapshot.json", run, current)
+    about, pages, links = _model_pages(run, folder) if whole else None, {}, {"index.html": "Report"}
     if about:
         pages = {"explorer.html": explorer_page(about.model, about.snapshot), **about.pages()}
         links |= {"explorer.html": "Explorer", "classes.html": "Classes", "features.html": "Features", "mistakes.html": "Mistakes"}
     for chapter in chapters:
-        notebook = run.path / "notebooks" / f"{chapter.name}.ipynb"
-        body = _chapter_page(notebook, explorer=bool(about)) if notebook.exists() else "<p>This chapter has not been run.</p>"
-        pages[f"{chapter.name}.html"] = Page(_chapter_title(chapter.name), body)
-    pages["index.html"] = Page(f"Run {run.path.name}", _index(run, about))
+        pages[f"{chapter.name}.html"] = Page(_chapter_title(chapter.name), _chapter_body(run, chapter, current, explorer=bool(about)))
+    pages["index.html"] = Page(f"Run {run.path.name}", _index(run, about, current, {path.name for path in figures}))
     for file, page in pages.items():
-        text = _page(page.title, page.body, chapters, links)
-        (folder / file).write_text(text, encoding="utf-8")
-    shutil.rmtree(run.path / "report", ignore_errors=True)
-    return folder.replace(run.path / "report") / "index.html"
+        (folder / file).write_text(_page(page.title, page.body, chapters, links), encoding="utf-8")
+
+
+def build_report(run: RunFolder, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
+    """Write `report/`: an index, the explorer, pages of classes, features and mistakes, one per executed chapter; return the index.
+
+    The folder is replaced as a whole. Results that do not belong to the settings of now are left out.
+
+    Parameters
+    ----------
+    parameters : notebook parameters by chapter name, as given to `runner.run_chapters`.
+
+    Raises
+    ------
+    ValueError : when something that is no folder lies in its place.
+    """
+    folder, place = run.path / ".report", run.path / "report"
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise ValueError(f"{place} is no folder, and the report goes there: move it away and run the same command again")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _write(run, folder, current_chapters(run, parameters))
+        if place.exists():
+            shutil.rmtree(place)
+        folder.replace(place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return place / "index.html"

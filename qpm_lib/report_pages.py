@@ -14,7 +14,7 @@ from qpm_lib.render import Canvas, to_jpeg
 from qpm_lib.report_drawings import class_page, feature_page, matrix_svg, shared_tree, tree_html
 from qpm_lib.snapshot import Snapshot
 
-_PANEL, _PER_CLASS, _PER_FEATURE = 150, 12, 8
+_PANEL, _PER_CLASS, _PER_FEATURE = 135, 12, 8  # seven panels fit the page
 
 
 class Page(NamedTuple):
@@ -36,6 +36,10 @@ class ModelPages:
         self.model, self.snapshot, self.folder = model, snapshot, folder
         self.weight, self.bias = model.class_weight.cpu().numpy(), model.head.bias.cpu().numpy()
         self.used, self.colours = self.weight != 0, feature_colours(self.weight)
+        strengths = np.unique(self.weight[self.used])
+        self.alike = bool(
+            len(strengths) == 1 and strengths[0] > 0 and np.ptp(self.bias) == 0
+        )  # a class is a set of features, and nothing else
         self.classes, self.features = [html.escape(n) for n in model.class_names], [html.escape(n) for n in model.feature_names]
         self.truth, self.answer = snapshot.labels[snapshot.kept], snapshot.predicted[snapshot.kept]
         self.total = np.bincount(snapshot.labels, minlength=len(self.classes))
@@ -86,7 +90,7 @@ class ModelPages:
         ]
         for f in range(len(self.features)):
             users = np.flatnonzero(self.used[:, f])
-            parts.append(f"<section><h2>{self.chip(f)}</h2>{self._examples(f)}<p>{_count(len(users), 'class', 'classes')}.</p></section>")
+            parts.append(f"<section><h2>{self.chip(f)}</h2>{self._examples(f)}<p>{counted(len(users), 'class', 'classes')}.</p></section>")
         return Page("Features", "".join(parts))
 
     def _examples(self, f: int) -> str:
@@ -103,7 +107,11 @@ class ModelPages:
         best = np.argsort(-self.snapshot.values[:, f], kind="stable")[:_PER_FEATURE].tolist()
         parts.append("<h2>Test pictures</h2><p>Of those in this report, it is strongest on these (open them in the explorer):</p>")
         parts.append(f'<p class="thumbs">{"".join(map(self.thumb, best))}</p>')
-        parts.append(f"<h2>Classes</h2><p>{_count(len(users), 'class has', 'classes have')} it:</p><ul>{listed}</ul>")
+        parts.append(
+            f"<h2>Classes</h2><p>{counted(len(users), 'class has', 'classes have')} it:</p><ul>{listed}</ul>"
+            if users
+            else "<h2>Classes</h2><p>No class has it.</p>"
+        )
         if pairs := self._decided_by(f):
             parts.append(
                 "<h2>Where it decides</h2><p>These classes have all other features in common, but for one each: this feature decides.</p>"
@@ -112,11 +120,11 @@ class ModelPages:
         return Page(self.model.feature_names[f], "".join(parts))
 
     def _decided_by(self, f: int) -> list[tuple[int, int]]:
-        """Pairs of a class with the feature and one without it that share all their other features but one."""
+        """Pairs of a class with the feature and one without it that share all their other features but one; none where weights differ."""
         shared = self.used.astype(int) @ self.used.T.astype(int)
         sizes = self.used.sum(1)
         near = (shared == sizes[:, None] - 1) & (shared == sizes - 1) & self.used[:, [f]] & ~self.used[:, f]
-        return [(int(a), int(b)) for a, b in np.argwhere(near)]
+        return [(int(a), int(b)) for a, b in np.argwhere(near)] if self.alike else []
 
     # -- classes ------------------------------------------------------------------------------------------------------------------
 
@@ -127,23 +135,33 @@ class ModelPages:
         )
         return Page(
             "Classes",
-            "<h1>Classes</h1><p>A class is its features, and nothing else. In the matrix, neighbours share features; every square is a class "
-            f"(row) that has a feature (column).</p>{self.matrix()}"
+            "<h1>Classes</h1><p>" + self._nature() + f" {self.matrix_words()}</p>{self.matrix()}"
             "<h2>As a tree of shared features</h2><p>A branch lists what all classes below it have in common; a class, what it has beyond "
             f"that.</p>{tree_html(shared_tree(self.weight), self.model.class_names, self.chip)}"
             "<h2>One by one</h2><table><thead><tr><th>class</th><th>right</th><th>features</th></tr></thead>"
             f"<tbody>{rows}</tbody></table>",
         )
 
+    def _nature(self) -> str:
+        if self.alike:
+            return "A class is its features, and nothing else."
+        return "A class is its features and how much each counts" + (", and its bias." if self.bias.any() else ".")
+
+    def matrix_words(self) -> str:
+        """How to read the matrix."""
+        hollow = " A hollow square is a feature that speaks against the class." if (self.weight < 0).any() else ""
+        return f"Every square is a class (row) that has a feature (column); neighbours share features.{hollow}"
+
     def matrix(self) -> str:
         """The matrix of classes and features."""
         return matrix_svg(self.weight, self.model.class_names, self.model.feature_names, self.colours)
 
     def _score(self, c: int) -> str:
-        return f"{self.right[c]} of {self.total[c]}" if self.total[c] else "not tested"
+        return f"{self.right[c]} of {self.total[c]}"
 
     def _chips(self, c: int) -> str:
-        return " ".join(self.chip(f, float(self.weight[c, f])) for f in np.flatnonzero(self.used[c]).tolist()) or "no features"
+        chips = " ".join(self.chip(f, float(self.weight[c, f])) for f in np.flatnonzero(self.used[c]).tolist()) or "no features"
+        return chips if self.alike or not self.bias[c] else f"{chips} and the bias {self.bias[c]:+.2f}"
 
     def one_class(self, c: int) -> Page:
         """One class: its features on a typical picture, its neighbours, its pictures, what it is taken for."""
@@ -158,6 +176,8 @@ class ModelPages:
                 f'<figure><div class="wide"><img src="{path}" alt="A typical picture; all features; then one by one: {names}"></div>'
                 f"<figcaption>A typical picture, all features, then one by one: {names}.</figcaption></figure>"
             )
+        elif features:
+            parts.append("<p>None of the pictures of this report was answered rightly as this class, so none can stand for it.</p>")
         parts.append(self._neighbours(c))
         if len(mine):
             shown = sorted(mine.tolist(), key=lambda i: self.answer[i] == c)[:_PER_CLASS]  # mistakes first
@@ -166,16 +186,19 @@ class ModelPages:
         return Page(self.model.class_names[c], "".join(parts))
 
     def _neighbours(self, c: int) -> str:
-        shared = self.used.astype(int) @ self.used[c].astype(int)
-        near = [d for d in np.argsort(-shared, kind="stable").tolist() if d != c and shared[d] > 0][:3]
-        if not near:
-            return ""
+        """The classes that share most features (for or against alike), among equals those that are taken for this one or it for them."""
+        signs = np.sign(self.weight)
+        alike = (signs == signs[c]) & self.used
+        shared, labels, predicted = alike.sum(1), self.snapshot.labels, self.snapshot.predicted
+        mixed = np.bincount(predicted[labels == c], minlength=len(shared)) + np.bincount(labels[predicted == c], minlength=len(shared))
+        near = [d for d in np.lexsort((-mixed, -shared)).tolist() if d != c and shared[d] > 0][:3]
         lines = []
         for d in near:
-            groups = compare_classes(self.model.class_weight, c, d)
-            mine, theirs = (", ".join(map(self.chip, group.tolist())) or "none" for group in (groups.only_a, groups.only_b))
+            own, other = (np.flatnonzero(self.used[x] & ~alike[d]).tolist() for x in (c, d))
+            mine = ", ".join(self.chip(f, float(self.weight[c, f])) for f in own) or "none"
+            theirs = ", ".join(self.chip(f, float(self.weight[d, f])) for f in other) or "none"
             lines.append(f"<li>{self.class_link(d)} shares {shared[d]}. Only here: {mine}; only there: {theirs}.</li>")
-        return f"<h2>Nearest classes</h2><ul>{''.join(lines)}</ul>"
+        return f"<h2>Nearest classes</h2><ul>{''.join(lines)}</ul>" if lines else ""
 
     def _taken_for(self, c: int) -> str:
         labels, predicted = self.snapshot.labels, self.snapshot.predicted
@@ -194,9 +217,10 @@ class ModelPages:
             return Page("Mistakes", f"<h1>Mistakes</h1><p>None: all {n} test pictures are answered rightly.</p>")
         fewer = f"; the {len(wrong)} surest of them are here" if len(wrong) < count else ""
         intro = (
-            f"<h1>Mistakes</h1><p>{count} of {n} test pictures are answered wrongly{fewer}. Two classes differ by the features that only one of "
-            "them has. Each mistake shows the picture, where those of the answer fire, and where those of the truth fire; the list says what "
-            "each adds to the lead of the answer, and its usual value (median) on test pictures of the true class.</p>"
+            f"<h1>Mistakes</h1><p>{counted(count, 'test picture is', 'test pictures are')} answered wrongly, of {n}{fewer}. Each mistake shows the "
+            "picture, where the features fire that only the answer has, and where those fire that only the truth has. The list says what each "
+            "of them adds to the lead of the answer, and how its value here compares with the test pictures of the true class that are "
+            "answered rightly: the usual value is their median. What moved the lead most comes first.</p>"
         )
         return Page("Mistakes", intro + self._pairs() + "".join(self._mistake(int(i)) for i in wrong))
 
@@ -223,20 +247,33 @@ class ModelPages:
         added = (self.weight[answer] - self.weight[truth]) * values
         rest = scores[0] - scores[1] - added[[*mine, *theirs]].sum()
         others = f"<li>features that both have, with different weights, and the bias: {rest:+.2f}</li>" if abs(rest) >= 0.005 else ""
+        moved = (self.weight[answer] - self.weight[truth]) * (values - self.snapshot.typical[truth])
         path = self.panels(position, [mine, theirs], f"mistake_{row}")
         alt = f"Picture {row}; where features of the answer only fire; where features of the truth only fire"
-        lines = "".join(self._reason(f, position, float(added[f]), f in mine) for f in [*mine, *theirs])
+        ordered = sorted([*mine, *theirs], key=lambda f: -moved[f])
+        lines = "".join(self._reason(f, position, float(added[f]), float(moved[f]), f in mine) for f in ordered)
+        usually = scores[0] - scores[1] - moved.sum()  # the lead of the answer at the usual values of the truth
+        leader = "the truth" if usually < 0 else "even then the answer"
         return (
             f'<section id="m{row}"><h3>{self.class_link(truth)}, answered {self.class_link(answer)}</h3>'
             f'<p><a href="explorer.html#{row}"><img loading="lazy" src="{path}" alt="{alt}"></a></p>'
-            f"<p>The answer leads by {scores[0] - scores[1]:.2f} ({scores[0]:.2f} against {scores[1]:.2f}):</p><ul>{lines}{others}</ul></section>"
+            f"<p>The answer leads by {scores[0] - scores[1]:.2f} ({scores[0]:.2f} against {scores[1]:.2f}); with the usual values of the truth, "
+            f"{leader} would lead by {abs(usually):.2f}.</p><ul>{lines}{others}</ul></section>"
         )
 
-    def _reason(self, f: int, position: int, added: float, of_answer: bool) -> str:
-        value, usual = float(self.snapshot.values[position, f]), float(self.snapshot.typical[self.truth[position], f])
+    def _reason(self, f: int, position: int, added: float, moved: float, of_answer: bool) -> str:
+        truth, value = self.truth[position], float(self.snapshot.values[position, f])
+        usual, below = float(self.snapshot.typical[truth, f]), float(self.snapshot.below[position, f])
+        c = self.answer[position] if of_answer else truth
         whose = "only the answer has it" if of_answer else "only the truth has it"
-        odd = "as usual" if abs(value - usual) < 0.5 else "stronger than usual" if value > usual else "weaker than usual"
-        return f"<li>{self.chip(f)} <b>{added:+.2f}</b>: {whose}, and it is {odd} here ({value:.2f}, usually {usual:.2f})</li>"
+        if value < usual:
+            rank = f"weaker than in {100 * (1 - below):.0f} % of them"
+        else:
+            rank = f"stronger than in {100 * below:.0f} % of them" if below >= 0.5 else "as in most of them"
+        return (
+            f"<li>{self.chip(f, float(self.weight[c, f]))} <b>{added:+.2f}</b>, {moved:+.2f} from the usual: {whose}. "
+            f"It is {value:.2f} here, usually {usual:.2f}, {rank}.</li>"
+        )
 
     # -- all ----------------------------------------------------------------------------------------------------------------------
 
@@ -247,5 +284,6 @@ class ModelPages:
         return pages | {feature_page(f): self.feature(f) for f in range(len(self.features))}
 
 
-def _count(number: int, one: str, many: str) -> str:
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
     return f"{number} {one if number == 1 else many}"

@@ -115,25 +115,33 @@ def _keys(config: RunConfig, folder: Path, parameters: Mapping[str, Mapping[str,
     return keys
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a file is there and can be read as what its name says."""
+def is_whole(path: Path) -> bool:
+    """Whether a file is there and can be read as what its name says: a JSON object, a notebook, or safetensors."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt"):
                 return True
-        read_json(path)
+        return isinstance(read_json(path), dict)
     except (OSError, ValueError, SafetensorError):
         return False
-    return True
 
 
 def _is_current(run: RunFolder, chapter: Chapter, key: str) -> bool:
     entry = run.results.get(chapter.name, {})
     files = [run.path / name for name in chapter.leaves] + [run.path / "notebooks" / f"{chapter.name}.ipynb"]
-    if entry.get("status") != "done" or entry.get("key") != key or not all(_is_whole(f) for f in files):
+    if entry.get("status") != "done" or entry.get("key") != key or not all(is_whole(f) for f in files):
         return False
     makers = {read_json(run.path / name).get("made_by") for name in chapter.leaves if name.endswith(".json")}
     return makers <= {None, stage_key(run.config, chapter.stage)}  # two methods leave the same files
+
+
+def current_chapters(run: RunFolder, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> set[str]:
+    """Names of the chapters whose results are whole and belong to the settings, notebooks and predecessors of now."""
+    keys, current = _keys(run.config, notebooks_folder(), parameters or {}), set()
+    for chapter in chain(run.config):
+        if current.issuperset(chapter.needs) and _is_current(run, chapter, keys[chapter.name]):
+            current.add(chapter.name)
+    return current
 
 
 def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapping[str, Any]) -> None:

@@ -116,7 +116,12 @@ class RunFolder:
         return FeatureStore.extract(dataset, backbone, **options).to(device)
 
     def _check_made_by(self, path: Path, stage: str, chapter: str) -> None:
-        if path.exists() and read_json(path).get("made_by") != stage_key(self.config, stage):
+        if not path.exists():
+            return
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is damaged: run chapter {chapter} again")
+        if content.get("made_by") != stage_key(self.config, stage):
             raise ValueError(
                 f"{path.parent if path.name == 'model.json' else path} was made with other settings than config.json: run chapter {chapter} again"
             )

@@ -18,7 +18,7 @@ from qpm_lib.model import DinoQPM
 from qpm_lib.progress import progress
 from qpm_lib.training import outputs
 
-_SIDE, _MAP_BYTES = 224, 8_000_000
+_SIDE, _LEAST, _MAP_BYTES = 224, 240, 16_000_000
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,11 @@ class Snapshot:
     Attributes
     ----------
     labels, predicted : (N,) true and predicted class of every test picture. typical : (C, n) median of the normalised features over the
-    test pictures of each class. kept : (m,) positions in 0 to N-1 of the pictures that are kept: mistakes first (the surest ones first),
-    then pictures that were answered rightly, of each class the most typical one first. rows : (m,) their rows in the data set, which also
-    name the files `pictures/<row>.jpg`. values : (m, n) normalised features. maps : (m, n, g, g) size of the map of each feature, as
-    parts of 255 of `peaks` (m, n).
+    rightly answered test pictures of each class (over all of them where none is answered rightly). kept : (m,) positions in 0 to N-1 of the
+    pictures that are kept: mistakes first (the surest ones first), then pictures that were answered rightly, of each class the most typical
+    one first. rows : (m,) their rows in the data set, which also name the files `pictures/<row>.jpg`. values : (m, n) normalised features.
+    below : (m, n) share of the pictures behind `typical` in which the feature is weaker than in this one. maps : (m, n, g, g) size of the
+    map of each feature, as parts of 255 of `peaks` (m, n).
     """
 
     labels: Int[np.ndarray, "images"]
@@ -40,6 +41,7 @@ class Snapshot:
     kept: Int[np.ndarray, "m"]
     rows: Int[np.ndarray, "m"]
     values: Float[np.ndarray, "m n"]
+    below: Float[np.ndarray, "m n"]
     maps: UInt8[np.ndarray, "m n g g"]
     peaks: Float[np.ndarray, "m n"]
 
@@ -76,19 +78,18 @@ def _choose(
     count: int,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "m"]:
-    """Positions to keep: a quarter mistakes, the surest first, then of every class the most typical right one and random others.
+    """Positions to keep: of every class the most typical right one, then a quarter of `count` mistakes, the surest first, then random others.
 
-    Where one kind does not fill its share, the other has more.
+    Where one kind does not fill its share, the other has more. Mistakes stand first in the result.
     """
-    wrong = np.flatnonzero(labels != predicted)
-    share = max(count // 4, count - (len(labels) - len(wrong)))
-    wrong = wrong[np.argsort(-margin[wrong], kind="stable")][:share]
-    lists = []
+    wrong, lists = np.flatnonzero(labels != predicted), []
     for c in rng.permutation(labels.max() + 1):
         right = np.flatnonzero((labels == c) & (predicted == c))
         if len(right):
             first = right[distance[right].argmin()]
             lists.append([first, *rng.permutation(right[right != first])])
+    share = min(max(count // 4, count - (len(labels) - len(wrong))), max(0, count - len(lists)))
+    wrong = wrong[np.argsort(-margin[wrong], kind="stable")][:share]
     chosen: list[int] = []
     for turn in range(max(map(len, lists), default=0)):
         chosen += [members[turn] for members in lists if turn < len(members)]
@@ -97,7 +98,7 @@ def _choose(
 
 
 def take_snapshot(
-    model: DinoQPM, dataset: ImageDataset, store: FeatureStore, folder: Path, *, count: int = 240, seed: int = 0, made_by: str = ""
+    model: DinoQPM, dataset: ImageDataset, store: FeatureStore, folder: Path, *, count: int | None = None, seed: int = 0, made_by: str = ""
 ) -> Snapshot:
     """Answer every test picture, keep some of them with their maps, and write all of it.
 
@@ -105,7 +106,8 @@ def take_snapshot(
 
     Parameters
     ----------
-    count : pictures to keep; fewer where their maps would take more than 8 MB. made_by : hash of the settings.
+    count : pictures to keep, None for two per class and at least 240; fewer where their maps would take more than 16 MB.
+    made_by : hash of the settings.
     """
     tests = store.rows(train=False)
     vectors, logits = zip(
@@ -113,19 +115,17 @@ def take_snapshot(
     )
     values, scores, labels = torch.cat(vectors).detach().numpy(), torch.cat(logits).detach().numpy(), store.labels[tests].numpy()
     predicted = scores.argmax(1)
-    names = dataset.class_names
-    typical = np.stack(
-        [np.median(values[labels == c], axis=0) if (labels == c).any() else np.zeros(values.shape[1]) for c in range(len(names))]
-    )
+    usual = [values[mine if (mine := (labels == c) & (predicted == c)).any() else labels == c] for c in range(len(dataset.class_names))]
+    typical = np.stack([np.median(group, axis=0) for group in usual])
     margin = scores.max(1) - scores[np.arange(len(labels)), labels]
-    count = max(1, min(count, _MAP_BYTES // (values.shape[1] * store.grid**2)))
+    count = max(1, min(count or max(_LEAST, 2 * len(usual)), _MAP_BYTES // (values.shape[1] * store.grid**2)))
     distance = np.linalg.norm(values - typical[labels], axis=1)
     kept = _choose(labels, predicted, margin, distance, count=count, rng=np.random.default_rng(seed))
-    rows = tests.numpy()[kept]
+    rows, below = tests.numpy()[kept], np.stack([(usual[labels[i]] < values[i]).mean(0, dtype=np.float32) for i in kept])
     maps = outputs_of(model, store, torch.as_tensor(rows)).maps.abs().cpu().numpy()
     peaks = maps.max((2, 3))
     bytes_ = np.round(255 * maps / np.maximum(peaks, 1e-12)[..., None, None]).astype(np.uint8)
-    snapshot = Snapshot(labels, predicted, typical.astype(np.float32), kept, rows, values[kept], bytes_, peaks)
+    snapshot = Snapshot(labels, predicted, typical.astype(np.float32), kept, rows, values[kept], below, bytes_, peaks)
     _write(snapshot, model, dataset, folder, made_by)
     return snapshot
 

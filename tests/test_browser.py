@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 
 import browser as look
 import nbformat
@@ -130,6 +131,58 @@ def test_flipping_through_the_report(smoke, page):
     page.goto((smoke / "report" / "explorer.html").as_uri() + f"#{rows[5]}")
     page.reload()
     assert f"Picture {rows[5]}:" in page.inner_text("#words")
+
+
+def test_the_explorer_of_the_report_by_keyboard(smoke, page):
+    page.goto((smoke / "report" / "explorer.html").as_uri())
+    rows = [p["row"] for p in data_of(page)["pictures"]]
+    page.locator("#surprise").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.parentElement.id") == "strip"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("location.hash") == f"#{rows[1]}"
+    assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"  # the focus moves along
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "explained"  # the strip is one stop
+    page.locator("#bars input").first.focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("location.hash") == f"#{rows[2]}"
+    page.locator("#opacity").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("location.hash") == f"#{rows[2]}"
+
+
+def test_a_filter_that_nothing_fits(smoke, page):
+    page.goto((smoke / "report" / "explorer.html").as_uri())
+    wrong = {p["truth"] for p in data_of(page)["pictures"] if p["truth"] != p["predicted"]}
+    free = next((c for c in range(len(data_of(page)["classes"])) if c not in wrong), None)
+    if free is None:
+        pytest.skip("every class of this run has mistakes")
+    page.select_option("#class", str(free))
+    page.check("#mistakes")
+    assert "No picture fits" in page.inner_text("#message")
+    assert page.locator("#on").is_disabled()
+    before = page.inner_text("#words")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#words") == before
+    page.uncheck("#mistakes")
+    assert page.inner_text("#message") == ""
+    assert page.locator("#on").is_enabled()
+    assert page.locator("#strip").is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_names_make_no_page_wider_than_the_screen(smoke, page, tmp_path, width):
+    report = shutil.copytree(smoke / "report", tmp_path / "report")
+    page.set_viewport_size({"width": width, "height": 900})
+    name = read_json(smoke / "model" / "model.json")["class_names"][0]
+    for path in report.glob("*.html"):
+        path.write_text(
+            path.read_text().replace(name, "Chevrolet Silverado 1500 Classic Extended Cab 2007 " * 4).replace("feature 1", "f" * 90)
+        )
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, path.name
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])

@@ -14,7 +14,7 @@ from PIL import Image
 from qpm_lib.config import load_profile
 from qpm_lib.data import read_image
 from qpm_lib.explain import outputs_of
-from qpm_lib.model import DinoQPM
+from qpm_lib.model import DinoQPM, FixedHead
 from qpm_lib.report import build_report
 from qpm_lib.report_drawings import matrix_svg, shared_tree, tree_html
 from qpm_lib.report_explorer import explorer_page
@@ -60,7 +60,12 @@ def test_a_snapshot_is_what_the_model_says(taken, model, toy, toy_store):
     values = model.head.normalise(out.vector).detach().numpy()
     np.testing.assert_allclose(snapshot.values, values[snapshot.kept], rtol=1e-5)
     for c in range(4):
-        np.testing.assert_allclose(snapshot.typical[c], np.median(values[snapshot.labels == c], 0), rtol=1e-5)
+        mine = snapshot.labels == c
+        usual = values[mine & (snapshot.predicted == c)] if (mine & (snapshot.predicted == c)).any() else values[mine]
+        np.testing.assert_allclose(snapshot.typical[c], np.median(usual, 0), rtol=1e-5)
+        for position in np.flatnonzero(snapshot.labels[snapshot.kept] == c):
+            lower = [(usual[:, f] < snapshot.values[position, f]).sum() / len(usual) for f in range(4)]
+            np.testing.assert_allclose(snapshot.below[position], lower, rtol=1e-5)
     for position in (0, len(snapshot.rows) - 1):
         wanted = out.maps[snapshot.kept[position]].abs().numpy()
         np.testing.assert_allclose(snapshot.heat(position), wanted, atol=float(wanted.max()) / 250)
@@ -90,6 +95,17 @@ def test_mistakes_come_first_and_then_every_class_in_turn():
     assert len(few) == 2
     everything = _choose(labels, predicted, margin, distance, count=1000, rng=np.random.default_rng(0))
     assert sorted(everything.tolist()) == list(range(30))
+
+
+@pytest.mark.parametrize("count", [240, 200, 400])
+def test_every_class_keeps_a_picture_that_stands_for_it(count):
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(200), 29)
+    predicted = np.where(rng.random(len(labels)) < 0.12, rng.integers(0, 200, len(labels)), labels)
+    kept = _choose(labels, predicted, rng.random(len(labels)), rng.random(len(labels)), count=count, rng=rng)
+    assert len(set(kept.tolist())) == count
+    assert set(labels[kept][labels[kept] == predicted[kept]]) == set(range(200))
+    assert (labels[kept] != predicted[kept]).sum() == min(count // 4, count - 200)
 
 
 def test_fewer_pictures_are_kept_where_maps_are_large(model, toy, toy_store, tmp_path, monkeypatch):
@@ -180,9 +196,23 @@ def test_reasons_add_up_to_the_lead(pages):
         assert sum(numbers(section)) == pytest.approx(lead, abs=0.03)
         path = re.search(r'src="(strips/[^"]+)"', section).group(1)
         with Image.open(pages.folder / path) as strip:
-            assert strip.size == (450, 150)
+            assert strip.size == (405, 135)
     total = sum(int(v) for v in re.findall(r"<td>(\d+)</td>", text))
     assert total == (snapshot.labels != snapshot.predicted).sum()
+
+
+def test_what_moved_the_lead_adds_up_too(pages):
+    snapshot, weight = pages.snapshot, pages.weight
+    sections = pages.mistakes().body.split("<section")[1:]
+    for position, section in enumerate(sections):
+        truth, answer = snapshot.labels[snapshot.kept[position]], snapshot.predicted[snapshot.kept[position]]
+        lead = float(re.search(r"leads by (\d+\.\d+)", section).group(1))
+        words, size = re.search(r"(the truth|even then the answer) would lead by (\d+\.\d+)", section).groups()
+        usually = (weight[answer] - weight[truth]) @ snapshot.typical[truth]
+        assert float(size) * (-1 if words == "the truth" else 1) == pytest.approx(usually, abs=0.006)
+        moved = [float(v) for v in re.findall(r"([+-]\d+\.\d+) from the usual", section)]
+        assert sum(moved) == pytest.approx(lead - usually, abs=0.03)
+        assert moved == sorted(moved, reverse=True)
 
 
 def test_a_run_without_mistakes_says_so(pages):
@@ -200,6 +230,44 @@ def test_a_feature_decides_between_classes_that_share_the_rest(pages):
         }
         assert set(pages._decided_by(f)) == wanted
         assert wanted
+
+
+@pytest.fixture
+def signed(model, taken, tmp_path):
+    """Pages of a baseline: real weights, some of them negative, and biases; a class without features, a feature without a class."""
+    weight = np.array([[1, 1, 0.5, 0], [1, -1, 0.5, 0], [-2, 0, 0, 0], [0, 0, 0, 0]], np.float32)
+    head = FixedHead(torch.as_tensor(weight), torch.tensor([0.0, 0.5, 0, 1.5]), mean=model.head.mean.data, std=model.head.std.data)
+    other = DinoQPM(model.adapter, head, features=model.features, class_names=("a", "b", "c", "d")).eval()
+    shutil.copytree(taken[1] / "pictures", tmp_path / "pictures")
+    predicted = (taken[0].values @ weight.T + head.bias.numpy()).argmax(1)
+    kept = np.arange(len(predicted))
+    snapshot = replace(taken[0], labels=taken[0].labels[taken[0].kept], predicted=predicted, kept=kept)
+    return ModelPages(other, snapshot, tmp_path)
+
+
+def test_pages_of_a_baseline_tell_for_from_against(signed):
+    made = signed.pages()
+    assert "Where it decides" not in "".join(page.body for page in made.values())  # weights and biases decide, too
+    classes = made["classes.html"].body
+    assert "A class is its features and how much each counts, and its bias." in classes
+    assert "hollow square" in classes
+    first = made["class_000.html"].body
+    near = re.search(r"Nearest classes</h2>(.*?)</ul>", first).group(1)
+    assert re.sub("<[^>]+>", "", near).startswith("b shares 2. Only here: feature 1; only there: feature 1 (against).")
+    assert "no features and the bias +1.50" in made["class_003.html"].body
+    assert "<p>No class has it.</p>" in made["feature_03.html"].body
+    assert "feature 0 (against)" in made["class_002.html"].body
+    snapshot, text = signed.snapshot, made["mistakes.html"].body
+    sections = text.split("<section")[1:]
+    wrong = np.flatnonzero(snapshot.labels != snapshot.predicted)
+    assert len(sections) == len(wrong) > 0
+    for position, section in zip(wrong, sections, strict=True):
+        scores = signed.weight @ snapshot.values[position] + signed.bias
+        lead = scores[snapshot.predicted[position]] - scores[snapshot.labels[position]]
+        rest = re.search(r"different weights, and the bias: ([+-]\d+\.\d+)", section)
+        assert sum(numbers(section)) + (float(rest.group(1)) if rest else 0) == pytest.approx(lead, abs=0.03)
+        if "feature 0" in section and 2 in (snapshot.labels[position], snapshot.predicted[position]):
+            assert "(against)" in section or "both have" in section
 
 
 def test_pages_lead_to_each_other(pages):
@@ -257,13 +325,27 @@ def test_a_report_without_a_model_is_an_index_and_chapters(tmp_path):
     assert "has not been run" in (index.parent / "07_saliency_explorer.html").read_text()
 
 
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_no_folder_is_not_overwritten(tmp_path, kind):
+    run, place = RunFolder.create(tmp_path / "run", load_profile("smoke")), tmp_path / "run" / "report"
+    if kind == "file":
+        place.write_text("mine")
+    else:
+        place.symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="report is no folder"):
+        build_report(run)
+    assert place.is_symlink() if kind == "link" else place.read_text() == "mine"
+    assert not (tmp_path / "run" / ".report").exists()
+
+
 def test_one_class_is_enough(untrained, toy, tmp_path):
     whole, _ = untrained
     one = DinoQPM(whole.adapter, type(whole.head)(whole.head.weight[:1], whole.head.bias[:1], mean=whole.head.mean.data, std=whole.head.std.data),
                   features=whole.features, class_names=toy.class_names[:1]).eval()  # fmt: skip
     snapshot = Snapshot(
         labels=np.zeros(3, int), predicted=np.zeros(3, int), typical=np.zeros((1, 4), np.float32), kept=np.array([0, 1]), rows=np.array([0, 1]),
-        values=np.ones((2, 4), np.float32), maps=np.full((2, 4, 5, 5), 9, np.uint8), peaks=np.ones((2, 4), np.float32),
+        values=np.ones((2, 4), np.float32), below=np.ones((2, 4), np.float32),
+        maps=np.full((2, 4, 5, 5), 9, np.uint8), peaks=np.ones((2, 4), np.float32),
     )  # fmt: skip
     (tmp_path / "pictures").mkdir()
     for row in (0, 1):

@@ -19,9 +19,12 @@ async function prepared(file) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
+  context.fillStyle = "#fff"; // JPEG has no transparency; the library puts it on white, too
+  context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   const blob = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
-  const note = `${file.name} (${bitmap.width} x ${bitmap.height} pixels, ${megabytes}) was made smaller before it was sent: ${width} x ${height} pixels.`;
+  const done = scale < 1 ? `was made smaller before it was sent: ${width} x ${height} pixels` : "was sent as JPEG";
+  const note = `${file.name} (${bitmap.width} x ${bitmap.height} pixels, ${megabytes}) ${done}.`;
   return { bytes: await blob.arrayBuffer(), note };
 }
 
