@@ -219,8 +219,8 @@ class ModelPages:
         intro = (
             f"<h1>Mistakes</h1><p>{counted(count, 'test picture is', 'test pictures are')} answered wrongly, of {n}{fewer}. Each mistake shows the "
             "picture, where the features fire that only the answer has, and where those fire that only the truth has. The list says what each "
-            "of them adds to the lead of the answer, and how its value here compares with the test pictures of the true class that are "
-            "answered rightly: the usual value is their median. What moved the lead most comes first.</p>"
+            "of them adds to the lead of the answer, and how strong it is here beside the test pictures of the true class that are "
+            "answered rightly (usual is their median). What changed the lead most comes first.</p>"
         )
         return Page("Mistakes", intro + self._pairs() + "".join(self._mistake(int(i)) for i in wrong))
 
@@ -267,13 +267,10 @@ class ModelPages:
         c = self.answer[position] if of_answer else truth
         whose = "only the answer has it" if of_answer else "only the truth has it"
         if value < usual:
-            rank = f"weaker than in {100 * (1 - below):.0f} % of them"
+            rank = f"weaker than in {_share(1 - below)} of them"
         else:
-            rank = f"stronger than in {100 * below:.0f} % of them" if below >= 0.5 else "as in most of them"
-        return (
-            f"<li>{self.chip(f, float(self.weight[c, f]))} <b>{added:+.2f}</b>, {moved:+.2f} from the usual: {whose}. "
-            f"It is {value:.2f} here, usually {usual:.2f}, {rank}.</li>"
-        )
+            rank = f"stronger than in {_share(below)} of them" if below >= 0.5 else "as in most of them"
+        return f"<li>{self.chip(f, float(self.weight[c, f]))} <b>{added:+.2f}</b>, usually {added - moved:+.2f}: {whose}, and it is {rank}.</li>"
 
     # -- all ----------------------------------------------------------------------------------------------------------------------
 
@@ -287,3 +284,7 @@ class ModelPages:
 def counted(number: int, one: str, many: str) -> str:
     """A number with its noun."""
     return f"{number} {one if number == 1 else many}"
+
+
+def _share(part: float) -> str:
+    return "all" if part > 0.995 else f"{100 * part:.0f} %"
