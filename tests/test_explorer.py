@@ -11,6 +11,7 @@ from PIL import Image
 
 from qpm_lib.data import ImageDataset
 from qpm_lib.explorer import explore
+from qpm_lib.explorer_controls import PER_PAGE
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM, FixedHead
 from qpm_lib.render import Canvas, framed, place_in_words, to_jpeg
@@ -88,6 +89,16 @@ def test_choosing_pictures(explorer, toy):
     assert explorer.opens[5].layout.visibility == "hidden"
     explorer.earlier.click()
     assert explorer.earlier.disabled
+
+
+def test_later_stops_at_the_last_page(explorer):
+    for _ in range(30):
+        explorer._on()  # a click that comes before the button is switched off
+    last = (len(explorer._found) - 1) % PER_PAGE
+    assert explorer.thumbs[last].layout.visibility == "visible"
+    assert explorer.later.disabled
+    explorer.opens[last].click()
+    assert explorer.row == int(explorer.store.rows(train=False)[-1])
 
 
 def test_only_mistakes(explorer, toy):

@@ -238,6 +238,20 @@ def test_too_many_classes_for_the_wanted_sets_are_found_before_training(tmp_path
         ).dataset()
 
 
+def test_a_report_that_cannot_be_made_does_not_hide_why_a_chapter_failed(monkeypatch, capsys, tmp_path):
+    def failing(run, **options):
+        raise ChapterError("chapter 02_dense_model, cell 2: boom")
+
+    monkeypatch.setattr("qpm_lib.runner.run_chapters", failing)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report").write_text("mine")
+    assert main(["run", "--profile", "smoke", "--out", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert error[0].startswith("the report could not be made: ")
+    assert error[1] == "error: chapter 02_dense_model, cell 2: boom"
+    assert (tmp_path / "run" / "report").read_text() == "mine"
+
+
 def test_help_teaches(capsys):
     for arguments, words in ((["--help"], "qpm run --profile toy"), (["run", "--help"], "selection.n_per_class")):
         with pytest.raises(SystemExit) as stop:
