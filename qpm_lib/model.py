@@ -1,5 +1,6 @@
 """The finished classifier: n shared features, few of them per class, and an explanation that adds up to the score."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,13 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from qpm_lib.adapter import Adapter, DenseModel, Output
-from qpm_lib.artifacts import read_json, write_json
+from qpm_lib.artifacts import read_json, write_atomically, write_json
 from qpm_lib.backbones import FrozenBackbone, load_backbone
 from qpm_lib.config import AdapterConfig
 from qpm_lib.data import to_rgb
 from qpm_lib.selection import Selection, SparseSelection
 from qpm_lib.serialisation import load_module, save_module
 
+_CARD_ROW = re.compile(r"^\| .* \| (.*) \| !\[.*\]\((examples/feature_(\d+)\.jpg)\) \|$", re.MULTILINE)
 _MIN_STD, POOLINGS = 1e-6, get_args(get_type_hints(AdapterConfig)["pooling"])
 
 
@@ -183,7 +185,7 @@ class DinoQPM(nn.Module):
         return tuple(self._card.get("feature_names") or (f"feature {f}" for f in range(len(self.features))))
 
     def rename_features(self, names: Sequence[str]) -> None:
-        """Give the features other names; they are written into the model folder where the model was saved or loaded.
+        """Give the features other names; they are written into the model folder where the model was saved or loaded, and into its card.
 
         Raises
         ------
@@ -195,6 +197,10 @@ class DinoQPM(nn.Module):
             raise ValueError("the model lies in no folder yet: save it first, then name its features")
         self._card = {**self._card, "feature_names": list(names)}
         write_json(self._folder / "model.json", {**read_json(self._folder / "model.json"), "feature_names": list(names)})
+        if (readable := self._folder / "README.md").exists():
+            plain = [" ".join(name.replace("|", "/").split()) for name in names]
+            text = _CARD_ROW.sub(lambda m: f"| {plain[int(m[3])]} | {m[1]} | ![{plain[int(m[3])]}]({m[2]}) |", readable.read_text("utf-8"))
+            write_atomically(readable, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     @property
     def backbone(self) -> FrozenBackbone:

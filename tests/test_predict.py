@@ -157,6 +157,19 @@ def test_the_folder_explains_itself(folder, toy):
         assert np.asarray(strip).std() > 5
 
 
+def test_names_of_features_reach_the_card(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "m")
+    before, model = (copy / "README.md").read_text().splitlines(), DinoQPM.load(copy)
+    users = [line.split(" | ")[1] for line in before if "(examples/" in line]
+    for names in (["a hooked beak", "back\\1", "x | y\n", "crown"], ["one", "two", "three", "four"]):
+        model.rename_features(names)
+        after = (copy / "README.md").read_text().splitlines()
+        rows = [line for line in after if "(examples/" in line]
+        plain = [name.strip().replace("|", "/") for name in names]
+        assert rows == [f"| {n} | {u} | ![{n}](examples/feature_{f:02d}.jpg) |" for f, (n, u) in enumerate(zip(plain, users, strict=True))]
+        assert [line for line in after if line not in rows] == [line for line in before if "(examples/" not in line]
+
+
 def test_a_baseline_answers_too(toy, toy_store, backbone, tmp_path):
     """Real weights, a bias, and classes with different numbers of features."""
     torch.manual_seed(1)
