@@ -16,14 +16,14 @@ from PIL import Image
 
 from qpm_lib.data import ImageDataset, load_scenes
 from qpm_lib.explain import compare_classes, most_activating, outputs_of
-from qpm_lib.explorer_controls import PER_PAGE, SIDE, THUMB, Controls, feature_options, read_upload
+from qpm_lib.explorer_controls import PER_PAGE, SIDE, THUMB, Controls, feature_options, read_upload, set_quietly
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM
 from qpm_lib.plotting import feature_colours
-from qpm_lib.render import Canvas, bar_html, comparison_html, firing_html, framed, place_in_words, to_jpeg
+from qpm_lib.render import Canvas, bar_html, comparison_html, firing_html, framed, place_in_words, to_jpeg, words_html
 from qpm_lib.training import outputs
 
-_EXAMPLES = 6
+_EXAMPLES, _LONGEST_NAME = 6, 60
 
 
 class _Seen(NamedTuple):
@@ -69,6 +69,7 @@ class Explorer(Controls):
         self.model, self.dataset, self.store = model, dataset, store
         self.weight = model.class_weight.detach().cpu().numpy()
         self.colours, self.names = feature_colours(self.weight), list(model.feature_names)
+        self._renamed: dict[int, str] = {}
         self.row: int | None = None
         self.target = 0
         self._canvas: Canvas | None = None
@@ -170,9 +171,7 @@ class Explorer(Controls):
 
     def _as_it_is(self, row: int | None) -> None:
         self.row = row
-        self.without.unobserve(self._redraw, names="value")
-        self.without.value = "nothing"
-        self.without.observe(self._redraw, names="value")
+        set_quietly(self.without, "nothing", self._redraw)
 
     @_told
     def _uploaded(self, name: str, content: bytes, note: str) -> None:
@@ -197,7 +196,8 @@ class Explorer(Controls):
         parts = () if self.without.value == "nothing" else (self.without.value,)
         image = Image.fromarray(self._scenes().render(self.dataset, self.row, without=parts).image)
         out, target = self.model.output([image]), self.target
-        self._take(out, image, int(self.store.labels[self.row]), f"picture {self.row} without {self.without.value}", target=target)
+        title = f"picture {self.row}" + (f" without {parts[0]}" if parts else "")
+        self._take(out, image, int(self.store.labels[self.row]), title, target=target)
 
     # -- the explanation --------------------------------------------------------------------------------------------------------
 
@@ -208,10 +208,8 @@ class Explorer(Controls):
         best = np.argsort(-logits, kind="stable")
         self.target = int(best[0]) if target is None else target
         rival = next((int(c) for c in best if c != self.target), self.target)
-        for control, value, method in ((self.explained, self.target, self._explain), (self.other, rival, self._compare)):
-            control.unobserve(method, names="value")
-            control.value = value
-            control.observe(method, names="value")
+        set_quietly(self.explained, self.target, self._explain)
+        set_quietly(self.other, rival, self._compare)
         self._show_target()
 
     @_told
@@ -229,19 +227,22 @@ class Explorer(Controls):
         self._canvas = Canvas(self.seen.square, {f: self.seen.maps[f] for f in used}, self.colours, side=SIDE)
         longest = float(max((abs(added[f]) for f in used), default=1.0)) or 1.0
         for position, (switch, bar) in enumerate(zip(self.switches, self.bars, strict=True)):
-            switch.unobserve(self._blend, names="value")
             visible = position < len(used)
             switch.layout.display = bar.layout.display = None if visible else "none"
             if visible:
                 f = used[position]
-                switch.value, switch.description = True, self.names[f]
+                set_quietly(switch, True, self._blend)
                 bar.value = bar_html(float(added[f]), longest, self.colours[f])
-            switch.observe(self._blend, names="value")
+        self._name_switches()
         bias, score = float(self.model.head.bias[self.target]), float(self.seen.logits[self.target])
         self.total.value = f"score {score:.2f} = sum of the contributions" + (f" and the bias {bias:.2f}" if bias else "")
         self._blend()
         self._compare()
         self._list_patch()
+
+    def _name_switches(self) -> None:
+        for f, switch in zip(self.used(), self.switches, strict=False):
+            switch.description = switch.tooltip = self.names[f]
 
     @_told
     def _blend(self, *_: Any) -> None:
@@ -252,17 +253,10 @@ class Explorer(Controls):
         self.picture.value = to_jpeg(pixels)
         names, seen = self.dataset.class_names, self.seen
         predicted = int(seen.logits.argmax())
-        truth = (
-            ""
-            if seen.truth is None
-            else f"; truth <b>{html.escape(names[seen.truth])}</b>, {'right' if seen.truth == predicted else 'wrong'}"
-        )
-        places = ", ".join(f"{html.escape(self.names[f])} {place_in_words(self.seen.maps[f])}" for f in on) or "none"
+        places = [(self.names[f], place_in_words(self.seen.maps[f])) for f in on]
         self.picture.text = f"{seen.title}, predicted {names[predicted]}"
-        self.words.value = (
-            f'<div aria-live="polite" style="width:{SIDE}px">{html.escape(seen.title)}: predicted <b>{html.escape(names[predicted])}</b>'
-            f" ({seen.logits[predicted]:.2f}){truth}.<br>Features shown: {places}.</div>"
-        )
+        truth = None if seen.truth is None else names[seen.truth]
+        self.words.value = words_html(seen.title, names[predicted], float(seen.logits[predicted]), truth, places)
 
     # -- another class, one feature, one patch ----------------------------------------------------------------------------------
 
@@ -279,9 +273,7 @@ class Explorer(Controls):
     @_told
     def _describe_feature(self, *_: Any) -> None:
         f = int(self.feature.value)
-        self.name.unobserve(self._rename, names="value")
-        self.name.value = self.names[f]
-        self.name.observe(self._rename, names="value")
+        set_quietly(self.name, self.names[f], self._rename)
         users = [self.dataset.class_names[c] for c in np.flatnonzero(self.weight[:, f])]
         shown = ", ".join(map(html.escape, users[:12])) + (f" and {len(users) - 12} more" if len(users) > 12 else "")
         self.users.value = f"<p>Used by {len(users)} classes: {shown or 'none'}. Above: training pictures on which it is strongest.</p>"
@@ -296,19 +288,24 @@ class Explorer(Controls):
     @_told
     def _rename(self, *_: Any) -> None:
         f, name = int(self.feature.value), " ".join(self.name.value.split())
-        if not name:
-            raise ValueError("A feature needs a name.")
-        self.names[f] = name
+        if not 0 < len(name) <= _LONGEST_NAME:
+            set_quietly(self.name, self.names[f], self._rename)
+            raise ValueError(f"A feature needs a name of 1 to {_LONGEST_NAME} characters; this one has {len(name)}.")
+        self.names[f] = self._renamed[f] = name
         self.feature.unobserve(self._describe_feature, names="value")
         self.feature.options = feature_options(self.names)
         self.feature.value = f
         self.feature.observe(self._describe_feature, names="value")
-        self._show_target()
+        self._name_switches()
+        self.saved.value, self.strip.text = "", f"Where {name} is strongest"
+        self._blend()
+        self._compare()
+        self._list_patch()
 
     @_told
     def _save_names(self, *_: Any) -> None:
-        self.model.rename_features(self.names)
-        self.message.value = "<p>Names saved with the model.</p>"
+        self.model.rename_features(self._renamed)
+        self.saved.value = '<span role="status">saved with the model</span>'
 
     @_told
     def _point(self, x: float, y: float) -> None:

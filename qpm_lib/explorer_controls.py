@@ -90,16 +90,25 @@ def read_upload(name: str, content: bytes) -> Image.Image:
         raise ValueError(f"{name} cannot be read as a picture ({error}).") from error
 
 
+def set_quietly(control: widgets.Widget, value: Any, told: Callable) -> None:
+    """Set a control without its callback hearing of it."""
+    control.unobserve(told, names="value")
+    control.value = value
+    control.observe(told, names="value")
+
+
 class Controls(widgets.VBox):
     """All controls, arranged from top to bottom: choosing a picture, the picture and its reasons, three tabs of questions."""
 
     def __init__(self, class_names: Sequence[str], feature_names: Sequence[str], *, per_class: int, grid: int, can_redraw: bool) -> None:
         classes = [(name, c) for c, name in enumerate(class_names)]
-        wide, small = widgets.Layout(width="100%"), widgets.Layout(width="auto")
+        wide, small = widgets.Layout(width="auto"), widgets.Layout(width="auto")
         self.which_class = widgets.Dropdown(
             options=[("all classes", -1), *classes], description="show", layout=widgets.Layout(width="22em")
         )
-        self.mistakes = widgets.ToggleButton(description="only mistakes", layout=small)
+        self.mistakes = widgets.ToggleButton(
+            description="only mistakes", tooltip="show only pictures that are answered wrongly", layout=small
+        )
         self.surprise = widgets.Button(description="surprise me", layout=small)
         self.earlier, self.later = (widgets.Button(description=text, layout=small) for text in ("earlier", "later"))
         self.thumbs = [Picture(side=THUMB, clickable=True) for _ in range(PER_PAGE)]
@@ -123,7 +132,7 @@ class Controls(widgets.VBox):
         self.feature = widgets.Dropdown(options=feature_options(feature_names), description="feature", layout=wide)
         self.strip, self.users = Picture(), widgets.HTML()
         self.name = widgets.Text(description="name", continuous_update=False)
-        self.save = widgets.Button(description="save names", layout=small)
+        self.save, self.saved = widgets.Button(description="save names", layout=small), widgets.HTML()
         last = grid - 1
         self.column, self.line = (widgets.IntSlider(value=last // 2, max=last, description=text) for text in ("column", "row"))
         self.mark, self.firing = widgets.Checkbox(value=False, description="show the patch", indent=False), widgets.HTML()
@@ -142,7 +151,7 @@ class Controls(widgets.VBox):
         rows = [widgets.HBox(pair) for pair in zip(self.switches, self.bars, strict=True)]
         reasons = widgets.VBox([self.explained, *rows, self.total, self.opacity, self.threshold], layout=widgets.Layout(width="370px"))
         compare = widgets.VBox([self.other, self.comparison])
-        about = widgets.VBox([self.feature, widgets.HBox([self.name, self.save]), self.strip, self.users])
+        about = widgets.VBox([self.feature, widgets.HBox([self.name, self.save, self.saved]), self.strip, self.users])
         patch = widgets.VBox([widgets.HBox([self.column, self.line, self.mark]), self.firing])
         self.tabs = widgets.Tab([compare, about, patch], titles=["another class", "one feature", "one patch"])
         middle = widgets.HBox([widgets.VBox([self.picture, self.words]), reasons], layout=widgets.Layout(flex_flow="row wrap"))

@@ -1,8 +1,9 @@
 """The finished classifier: n shared features, few of them per class, and an explanation that adds up to the score."""
 
+import html
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -23,6 +24,11 @@ from qpm_lib.serialisation import load_module, save_module
 
 _CARD_ROW = re.compile(r"^\| .* \| (.*) \| !\[.*\]\((examples/feature_(\d+)\.jpg)\) \|$", re.MULTILINE)
 _MIN_STD, POOLINGS = 1e-6, get_args(get_type_hints(AdapterConfig)["pooling"])
+
+
+def card_text(name: str) -> str:
+    """A name as plain text in a table of Markdown."""
+    return re.sub(r"([\\`\[\]])", r"\\\1", html.escape(" ".join(name.replace("|", "/").split()), quote=False))
 
 
 class Prediction(NamedTuple):
@@ -184,21 +190,28 @@ class DinoQPM(nn.Module):
         """Names of the n features; `feature 0` and so on where nobody gave others."""
         return tuple(self._card.get("feature_names") or (f"feature {f}" for f in range(len(self.features))))
 
-    def rename_features(self, names: Sequence[str]) -> None:
+    def rename_features(self, names: Sequence[str] | Mapping[int, str]) -> None:
         """Give the features other names; they are written into the model folder where the model was saved or loaded, and into its card.
+
+        Parameters
+        ----------
+        names : all n of them, or those that change, by feature; the others stay as the folder has them.
 
         Raises
         ------
         ValueError : when there are not n names, one is empty, or the model lies in no folder yet.
         """
-        if len(names) != len(self.features) or not all(isinstance(name, str) and name.strip() for name in names):
-            raise ValueError(f"{len(self.features)} names are needed, none of them empty; {len(names)} were given")
         if self._folder is None:
             raise ValueError("the model lies in no folder yet: save it first, then name its features")
+        card = read_json(self._folder / "model.json")
+        if isinstance(names, Mapping):
+            names = [names.get(f, name) for f, name in enumerate(card["feature_names"])]
+        if len(names) != len(self.features) or not all(isinstance(name, str) and name.strip() for name in names):
+            raise ValueError(f"{len(self.features)} names are needed, none of them empty; {len(names)} were given")
         self._card = {**self._card, "feature_names": list(names)}
-        write_json(self._folder / "model.json", {**read_json(self._folder / "model.json"), "feature_names": list(names)})
+        write_json(self._folder / "model.json", {**card, "feature_names": list(names)})
         if (readable := self._folder / "README.md").exists():
-            plain = [" ".join(name.replace("|", "/").split()) for name in names]
+            plain = [card_text(name) for name in names]
             text = _CARD_ROW.sub(lambda m: f"| {plain[int(m[3])]} | {m[1]} | ![{plain[int(m[3])]}]({m[2]}) |", readable.read_text("utf-8"))
             write_atomically(readable, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

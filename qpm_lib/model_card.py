@@ -13,7 +13,7 @@ from qpm_lib.config import RunConfig
 from qpm_lib.data import ImageDataset
 from qpm_lib.explain import most_activating, outputs_of
 from qpm_lib.features import FeatureStore
-from qpm_lib.model import DinoQPM
+from qpm_lib.model import DinoQPM, card_text
 from qpm_lib.plotting import feature_colours, overlay
 from qpm_lib.registry import BACKBONES
 from qpm_lib.selection import Selection, SparseSelection
@@ -117,8 +117,7 @@ def _card(
         "|---|---|---|",
     ]
     for f, name in enumerate(model.feature_names):
-        users = [model.class_names[q] for q in np.flatnonzero(used[:, f])]
-        users = [user.replace("|", "/") for user in users]
+        users, name = [card_text(model.class_names[q]) for q in np.flatnonzero(used[:, f])], card_text(name)
         shown = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
         lines.append(f"| {name} | {shown or 'none'} | ![{name}](examples/feature_{f:02d}.jpg) |")
     return "\n".join([*lines, ""])

@@ -94,6 +94,17 @@ def place_in_words(heat: Float[np.ndarray, "g g"]) -> str:
     return "in the centre" if words == "middle centre" else words
 
 
+def words_html(title: str, answer: str, score: float, truth: str | None, places: Sequence[tuple[str, str]]) -> str:
+    """What a picture shows, in words: the answer with its score, the truth where it is known, and where each feature lies."""
+    title, answer = html.escape(title), html.escape(answer)
+    said = "" if truth is None else f"; truth <b>{html.escape(truth)}</b>, {'right' if html.escape(truth) == answer else 'wrong'}"
+    listed = ", ".join(f"{html.escape(name)} {place}" for name, place in places) or "none"
+    return (
+        f'<div aria-live="polite" style="max-width:448px;overflow-wrap:anywhere">{title}: predicted <b>{answer}</b> ({score:.2f}){said}.<br>'
+        f"Features shown: {listed}.</div>"
+    )
+
+
 def bar_html(value: float, longest: float, colour: str) -> str:
     """A contribution as a bar with its number; negative ones are hatched."""
     hatched = "repeating-linear-gradient(45deg,#fff 0 3px,transparent 3px 6px) " if value < 0 else ""

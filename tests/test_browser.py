@@ -257,6 +257,15 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         before = source_of(explorer)
         explorer.locator("button:has-text('surprise me')").click()
         assert changed(page, explorer, before)
+        cells = page.locator(".jp-Notebook .jp-Cell").count()
+        for key in ("x", "d", "d", "b"):  # commands of the notebook, not of the button that has the focus
+            page.keyboard.press(key)
+        shown = explorer.locator("select").first
+        shown.focus()
+        page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(300)
+        assert page.locator(".jp-Notebook .jp-Cell").count() == cells
+        assert shown.evaluate("select => document.activeElement === select && select.selectedIndex === 1")
         assert all(explorer.locator("img").evaluate_all("images => images.map(i => i.alt && i.title)"))
         page.wait_for_timeout(500)  # nothing moves any more
         before = source_of(explorer)

@@ -1,7 +1,7 @@
 """The explorer without a browser: values are set, buttons are clicked, and what the widgets then show is checked."""
 
 import io
-import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -131,22 +131,41 @@ def test_another_class(explorer, toy):
         assert f"is {abs(difference):.2f} {'above' if difference >= 0 else 'below'} {toy.class_names[other]}" in text
 
 
-def test_features_get_names_that_stay(explorer, folder, toy, toy_store, backbone):
-    card = json.loads((folder / "model.json").read_text())
-    try:
-        explorer.feature.value = 2
-        explorer.name.value = "  long <b>beak "
-        assert ("2: long <b>beak", 2) in explorer.feature.options
-        explorer.name.value = " "
-        assert "needs a name" in explorer.message.value
+@pytest.fixture
+def copied(folder, toy, toy_store, backbone, tmp_path):
+    """A way to open explorers of one copied model folder."""
+    copy = shutil.copytree(folder, tmp_path / "model")
+    return lambda: explore(DinoQPM.load(copy).with_backbone(backbone), toy, store=toy_store)
+
+
+def test_features_get_names_that_stay(copied):
+    explorer = copied()
+    f = explorer.used()[0]
+    explorer.switches[1].value = False
+    explorer.feature.value = f
+    explorer.name.value = "  long <b>beak "
+    assert (f"{f}: long <b>beak", f) in explorer.feature.options
+    assert explorer.switches[0].description == "long <b>beak"
+    assert not explorer.switches[1].value  # a name changes nothing else
+    assert "long <b>beak" in explorer.strip.text
+    for name in (" ", "n" * 61):
+        explorer.name.value = name
+        assert "needs a name of 1 to 60 characters" in explorer.message.value
+        assert explorer.name.value == "long <b>beak"
+    explorer.save.click()
+    assert "saved" in explorer.saved.value
+    again = copied()
+    assert again.names[f] == "long <b>beak"
+    assert "long &lt;b&gt;beak" in again.words.value
+
+
+def test_two_explorers_keep_each_others_names(copied):
+    first, second = copied(), copied()
+    for explorer, f, name in ((first, 0, "eye"), (second, 1, "tail"), (first, 2, "wing")):
+        explorer.feature.value = f
+        explorer.name.value = name
         explorer.save.click()
-        assert "saved" in explorer.message.value
-        again = explore(DinoQPM.load(folder).with_backbone(backbone), toy, store=toy_store)
-        assert again.names[2] == "long <b>beak"
-        again.explained.value = 1
-        assert "long &lt;b&gt;beak" in again.words.value
-    finally:
-        (folder / "model.json").write_text(json.dumps(card))
+    assert copied().names[:3] == ["eye", "tail", "wing"]
 
 
 def test_one_patch(explorer):
@@ -191,6 +210,7 @@ def test_a_part_is_taken_away(explorer):
     assert explorer.target == target
     assert np.abs(np.asarray(explorer.seen.square).astype(int) - np.asarray(before.square)).max() > 15
     explorer.without.value = "nothing"
+    assert "without" not in explorer.words.value
     np.testing.assert_allclose(explorer.seen.values, before.values, atol=0.05)
 
 

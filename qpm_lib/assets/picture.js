@@ -1,4 +1,14 @@
 // A JPEG with a text for those who do not see it. A click on it says where, in fractions of width and height.
+
+// JupyterLab reads single keys as commands ("x" cuts the cell, arrows leave it) unless the element that has the focus says otherwise.
+function keepKeys(el, tries = 100) {
+  const root = el.closest(".qpm-explorer");
+  if (!root && tries) setTimeout(() => keepKeys(el, tries - 1), 50);
+  if (!root || root.dataset.keys) return;
+  root.dataset.keys = "kept";
+  root.addEventListener("focusin", (event) => (event.target.dataset.lmSuppressShortcuts = "true"));
+}
+
 export default {
   render({ model, el }) {
     const image = document.createElement("img");
@@ -30,6 +40,7 @@ export default {
     show();
     describe();
     el.append(image);
+    keepKeys(el);
     return () => {
       model.off("change:value", show);
       model.off("change:text", describe);
