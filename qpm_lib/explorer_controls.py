@@ -63,6 +63,7 @@ class Upload(anywidget.AnyWidget):
 
     _esm = _asset("upload.js")
     description = Unicode().tag(sync=True)
+    max_pixels = Int(_MAX_PIXELS).tag(sync=True)
 
     def on_file(self, told: Callable[[str, bytes, str], object], refused: Callable[[str], object]) -> None:
         """Call `told(name, content, note)` for a file that came, the note saying how it was changed, and `refused(why)` for others."""
@@ -121,7 +122,7 @@ class Controls(widgets.VBox):
             layout=widgets.Layout(width="15em"),
         )
         self.picture = Picture(side=SIDE, clickable=True)
-        self.words, self.message = widgets.HTML(), widgets.HTML()
+        self.words, self.message = widgets.HTML(layout=widgets.Layout(max_width=f"{SIDE}px")), widgets.HTML()
         self.explained = widgets.Dropdown(options=classes, description="explain", layout=wide)
         self.switches = [widgets.Checkbox(value=True, indent=False, layout=widgets.Layout(width="10em")) for _ in range(per_class)]
         self.bars, self.total = [widgets.HTML(layout=widgets.Layout(width="16em")) for _ in range(per_class)], widgets.HTML()

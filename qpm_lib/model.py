@@ -1,7 +1,5 @@
 """The finished classifier: n shared features, few of them per class, and an explanation that adds up to the score."""
 
-import html
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,18 +15,13 @@ from torch import Tensor, nn
 from qpm_lib.adapter import Adapter, DenseModel, Output
 from qpm_lib.artifacts import read_json, write_atomically, write_json
 from qpm_lib.backbones import FrozenBackbone, load_backbone
+from qpm_lib.card_rows import with_names
 from qpm_lib.config import AdapterConfig
 from qpm_lib.data import to_rgb
 from qpm_lib.selection import Selection, SparseSelection
 from qpm_lib.serialisation import load_module, save_module
 
-_CARD_ROW = re.compile(r"^\| .* \| (.*) \| !\[.*\]\((examples/feature_(\d+)\.jpg)\) \|$", re.MULTILINE)
 _MIN_STD, POOLINGS = 1e-6, get_args(get_type_hints(AdapterConfig)["pooling"])
-
-
-def card_text(name: str) -> str:
-    """A name as plain text in a table of Markdown."""
-    return re.sub(r"([\\`\[\]])", r"\\\1", html.escape(" ".join(name.replace("|", "/").split()), quote=False))
 
 
 class Prediction(NamedTuple):
@@ -211,8 +204,7 @@ class DinoQPM(nn.Module):
         self._card = {**self._card, "feature_names": list(names)}
         write_json(self._folder / "model.json", {**card, "feature_names": list(names)})
         if (readable := self._folder / "README.md").exists():
-            plain = [card_text(name) for name in names]
-            text = _CARD_ROW.sub(lambda m: f"| {plain[int(m[3])]} | {m[1]} | ![{plain[int(m[3])]}]({m[2]}) |", readable.read_text("utf-8"))
+            text = with_names(readable.read_text("utf-8"), names)
             write_atomically(readable, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     @property

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from qpm_lib.artifacts import read_json, write_atomically, write_json
+from qpm_lib.card_rows import card_text, feature_row
 from qpm_lib.config import RunConfig
 from qpm_lib.data import ImageDataset
 from qpm_lib.explain import most_activating, outputs_of
 from qpm_lib.features import FeatureStore
-from qpm_lib.model import DinoQPM, card_text
+from qpm_lib.model import DinoQPM
 from qpm_lib.plotting import feature_colours, overlay
 from qpm_lib.registry import BACKBONES
 from qpm_lib.selection import Selection, SparseSelection
@@ -117,7 +118,7 @@ def _card(
         "|---|---|---|",
     ]
     for f, name in enumerate(model.feature_names):
-        users, name = [card_text(model.class_names[q]) for q in np.flatnonzero(used[:, f])], card_text(name)
+        users = [card_text(model.class_names[q]) for q in np.flatnonzero(used[:, f])]
         shown = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
-        lines.append(f"| {name} | {shown or 'none'} | ![{name}](examples/feature_{f:02d}.jpg) |")
+        lines.append(feature_row(f, name, shown or "none"))
     return "\n".join([*lines, ""])

@@ -96,12 +96,11 @@ def place_in_words(heat: Float[np.ndarray, "g g"]) -> str:
 
 def words_html(title: str, answer: str, score: float, truth: str | None, places: Sequence[tuple[str, str]]) -> str:
     """What a picture shows, in words: the answer with its score, the truth where it is known, and where each feature lies."""
-    title, answer = html.escape(title), html.escape(answer)
-    said = "" if truth is None else f"; truth <b>{html.escape(truth)}</b>, {'right' if html.escape(truth) == answer else 'wrong'}"
+    said = "" if truth is None else f"; truth <b>{html.escape(truth)}</b>, {'right' if truth == answer else 'wrong'}"
     listed = ", ".join(f"{html.escape(name)} {place}" for name, place in places) or "none"
     return (
-        f'<div aria-live="polite" style="max-width:448px;overflow-wrap:anywhere">{title}: predicted <b>{answer}</b> ({score:.2f}){said}.<br>'
-        f"Features shown: {listed}.</div>"
+        f'<div aria-live="polite" style="overflow-wrap:anywhere">{html.escape(title)}: predicted <b>{html.escape(answer)}</b> ({score:.2f})'
+        f"{said}.<br>Features shown: {listed}.</div>"
     )
 
 

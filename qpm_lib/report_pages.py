@@ -37,9 +37,8 @@ class ModelPages:
         self.weight, self.bias = model.class_weight.cpu().numpy(), model.head.bias.cpu().numpy()
         self.used, self.colours = self.weight != 0, feature_colours(self.weight)
         strengths = np.unique(self.weight[self.used])
-        self.alike = bool(
-            len(strengths) == 1 and strengths[0] > 0 and np.ptp(self.bias) == 0
-        )  # a class is a set of features, and nothing else
+        # whether a class is a set of features, and nothing else
+        self.alike = bool(len(strengths) == 1 and strengths[0] > 0 and np.ptp(self.bias) == 0)
         self.classes, self.features = [html.escape(n) for n in model.class_names], [html.escape(n) for n in model.feature_names]
         self.truth, self.answer = snapshot.labels[snapshot.kept], snapshot.predicted[snapshot.kept]
         self.total = np.bincount(snapshot.labels, minlength=len(self.classes))
@@ -188,13 +187,13 @@ class ModelPages:
     def _neighbours(self, c: int) -> str:
         """The classes that share most features (for or against alike), among equals those that are taken for this one or it for them."""
         signs = np.sign(self.weight)
-        alike = (signs == signs[c]) & self.used
-        shared, labels, predicted = alike.sum(1), self.snapshot.labels, self.snapshot.predicted
+        common = (signs == signs[c]) & self.used
+        shared, labels, predicted = common.sum(1), self.snapshot.labels, self.snapshot.predicted
         mixed = np.bincount(predicted[labels == c], minlength=len(shared)) + np.bincount(labels[predicted == c], minlength=len(shared))
         near = [d for d in np.lexsort((-mixed, -shared)).tolist() if d != c and shared[d] > 0][:3]
         lines = []
         for d in near:
-            own, other = (np.flatnonzero(self.used[x] & ~alike[d]).tolist() for x in (c, d))
+            own, other = (np.flatnonzero(self.used[x] & ~common[d]).tolist() for x in (c, d))
             mine = ", ".join(self.chip(f, float(self.weight[c, f])) for f in own) or "none"
             theirs = ", ".join(self.chip(f, float(self.weight[d, f])) for f in other) or "none"
             lines.append(f"<li>{self.class_link(d)} shares {shared[d]}. Only here: {mine}; only there: {theirs}.</li>")

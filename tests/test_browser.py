@@ -277,6 +277,11 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         take(page, explorer, photograph(tmp_path / "large.png", side=2100))  # noise: more bytes than one message may have
         explorer.locator("text=large.png (2100 x 2100 pixels, 14 MB) was made smaller").wait_for(timeout=30_000)
         assert "large.png: predicted" in explorer.inner_text()
+        Image.new("1", (9000, 6000)).save(tmp_path / "huge.png")  # few bytes, too many pixels
+        take(page, explorer, tmp_path / "huge.png")
+        explorer.locator("text=huge.png (9000 x 6000 pixels, 1 MB) was made smaller before it was sent: 2048 x 1365").wait_for(
+            timeout=60_000
+        )
         (tmp_path / "notes.png").write_text("no picture")
         take(page, explorer, tmp_path / "notes.png")
         explorer.locator("text=notes.png cannot be read as a picture").wait_for(timeout=30_000)

@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAYERS = [
-    ["artifacts", "seeding", "progress", "_torchvision"], ["config"], ["registry"], ["data"], ["backbones"], ["pretraining"],
+    ["artifacts", "seeding", "progress", "card_rows", "_torchvision"], ["config"], ["registry"], ["data"], ["backbones"], ["pretraining"],
     ["features"], ["live"],
     ["serialisation", "adapter"], ["losses", "selection"], ["model"], ["training"], ["metrics"], ["explain", "tradeoff", "estimator"],
     ["plotting", "snapshot"], ["runs"], ["table"], ["predict", "model_card"], ["render", "explorer_controls", "report_drawings"],

@@ -1,17 +1,16 @@
 // A button to choose a picture file. What is too large for Jupyter's connection (10 MB a message) or to be decoded again is made smaller here.
 const BYTES = 8e6;
-const PIXELS = 5e7;
 const SIDE = 2048;
 
-async function prepared(file) {
+async function prepared(file, maxPixels) {
   let bitmap = null;
   try {
     bitmap = await createImageBitmap(file);
   } catch {
     // a format that this browser does not read: Python may, and says so where it cannot
   }
-  const large = bitmap && (file.size > BYTES || bitmap.width * bitmap.height > PIXELS);
-  if (!large && file.size <= BYTES) return { bytes: await file.arrayBuffer(), note: "" };
+  const many = bitmap && bitmap.width * bitmap.height > maxPixels;
+  if (file.size <= BYTES && !many) return { bytes: await file.arrayBuffer(), note: "" };
   const megabytes = `${Math.ceil(file.size / 1e6)} MB`;
   if (!bitmap) throw new Error(`${file.name} has ${megabytes}, and this browser cannot read it as a picture; at most ${BYTES / 1e6} MB of any other file are taken: save it as JPEG or PNG.`);
   const scale = SIDE / Math.max(bitmap.width, bitmap.height);
@@ -44,7 +43,7 @@ export default {
       if (!file) return;
       button.disabled = true;
       try {
-        const { bytes, note } = await prepared(file);
+        const { bytes, note } = await prepared(file, model.get("max_pixels"));
         model.send({ name: file.name, note, problem: "" }, undefined, [bytes]);
       } catch (error) {
         model.send({ name: file.name, note: "", problem: error.message });
