@@ -16,11 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from qpm_lib import load_backbone, load_dataset, load_profile, load_scenes, train_linear_probe
-from qpm_lib.backbones import build_toy_vit, save_weights
-from qpm_lib.data.birdshapes import PARTS
+from qpm_lib.backbones import build_toy_vit, patch_parts, save_weights
+from qpm_lib.data import PARTS
 from qpm_lib.features import FeatureStore
-from qpm_lib.pretraining import patch_parts
-from qpm_lib.training import accuracy
+from qpm_lib.model import accuracy
 
 log = logging.getLogger("benchmark")
 N_SEGMENTED = 200
@@ -36,14 +35,17 @@ def part_segmentation(store: FeatureStore, dataset, scenes) -> float:
     scaler = StandardScaler().fit(tokens["train"])
     model = LogisticRegression(C=0.1, max_iter=200).fit(scaler.transform(tokens["train"]), parts["train"])
     predicted, truth = model.predict(scaler.transform(tokens["test"])), parts["test"]
-    overlaps = [((predicted == k) & (truth == k)).sum() / ((predicted == k) | (truth == k)).sum() for k in range(len(PARTS))]
+    overlaps = [
+        ((predicted == k) & (truth == k)).sum() / ((predicted == k) | (truth == k)).sum() for k in range(len(PARTS))
+    ]
     return float(np.mean(overlaps))
 
 
 def histogram_accuracy(dataset) -> float:
     """Logistic regression on colour histograms of 4 x 4 x 4 cells."""
     counts = [
-        np.histogramdd(np.asarray(dataset.image(i)).reshape(-1, 3), bins=4, range=[(0, 256)] * 3)[0].ravel() for i in range(len(dataset))
+        np.histogramdd(np.asarray(dataset.image(i)).reshape(-1, 3), bins=4, range=[(0, 256)] * 3)[0].ravel()
+        for i in range(len(dataset))
     ]
     x = StandardScaler().fit_transform(np.sqrt(np.stack(counts) / 128**2))
     model = LogisticRegression(C=0.01, max_iter=500).fit(x[dataset.is_train], dataset.labels[dataset.is_train])

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from qpm_lib import metrics
-from qpm_lib.adapter import Output
 from qpm_lib.features import FeatureBatch
+from qpm_lib.model import Output
 
 log = logging.getLogger("benchmark")
 

@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import qpm_lib
-from qpm_lib.artifacts import read_json
-from qpm_lib.explorer import explore
-from qpm_lib.explorer_controls import SIDE
-from qpm_lib.runner import notebooks_folder
+from qpm_lib.core import read_json
+from qpm_lib.explorer import SIDE, explore
+from qpm_lib.runs import notebooks_folder
 
 log = logging.getLogger("benchmark")
 
@@ -67,7 +66,11 @@ def in_jupyterlab(run: Path, presses: int = 40) -> None:
                 page.keyboard.press("ArrowRight" if i % 20 < 10 else "ArrowLeft")
                 times.append(page.evaluate("() => window.measured"))
                 page.wait_for_timeout(150)
-    log.info("key press to picture in JupyterLab: median %.0f ms, 95 %% below %.0f ms", np.median(times), np.percentile(times, 95))
+    log.info(
+        "key press to picture in JupyterLab: median %.0f ms, 95 %% below %.0f ms",
+        np.median(times),
+        np.percentile(times, 95),
+    )
 
 
 def main() -> None:

@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from qpm_lib.backbones import FrozenBackbone, build_toy_vit, load_backbone
+from qpm_lib.backbones import BACKBONES, FrozenBackbone, build_toy_vit, load_backbone
 from qpm_lib.data import ImageDataset
-from qpm_lib.features import FeatureStore, Manifest, _save_shard, _shard_name
-from qpm_lib.registry import BACKBONES
+from qpm_lib.features import FeatureStore, Manifest, save_shard, shard_name
 
 log = logging.getLogger("benchmark")
 
@@ -39,7 +38,7 @@ def random_backbone(name: str, folder: Path) -> FrozenBackbone:
     if name == "toy":
         network = build_toy_vit()
     else:
-        from qpm_lib._torchvision import import_torchvision
+        from qpm_lib.backbones import import_torchvision
 
         import_torchvision()
         import timm
@@ -54,7 +53,10 @@ def pictures(folder: Path, count: int) -> ImageDataset:
     """JPEG files with structure at several scales."""
     rng = np.random.default_rng(0)
     for i in range(count):
-        layers = [Image.fromarray(rng.integers(0, 255, (375 // s, 500 // s, 3), dtype=np.uint8)).resize((500, 375)) for s in (3, 25)]
+        layers = [
+            Image.fromarray(rng.integers(0, 255, (375 // s, 500 // s, 3), dtype=np.uint8)).resize((500, 375))
+            for s in (3, 25)
+        ]
         Image.blend(*layers, 0.7).filter(ImageFilter.GaussianBlur(1)).save(folder / f"{i}.jpg", quality=92)
     files = tuple(f"{i}.jpg" for i in range(count))
     return ImageDataset(folder, files, np.arange(count) % 2, np.arange(count) % 4 < 2, ("a", "b"))
@@ -79,7 +81,9 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
 
         def extract(turn: int) -> float:
             began = time.perf_counter()
-            FeatureStore.extract(dataset, backbone, folder / f"store{turn}", batch_size=options.batch, workers=options.workers)
+            FeatureStore.extract(
+                dataset, backbone, folder / f"store{turn}", batch_size=options.batch, workers=options.workers
+            )
             return time.perf_counter() - began
 
         forward()
@@ -96,7 +100,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
 def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of one epoch of training from a store of about 2 GB. Mapped file pages count as long as the system keeps them."""
     import qpm_lib
-    from qpm_lib.config import load_profile
+    from qpm_lib.core import load_profile
 
     with tempfile.TemporaryDirectory() as temporary:
         folder, n, p, d, shard = Path(temporary), options.store_images, 256, 384, 512
@@ -104,13 +108,23 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
         for k, start in enumerate(range(0, n, shard)):
             rows = min(shard, n - start)
             tokens = torch.randn(rows, p, d, generator=generator).half()
-            _save_shard({"patches": tokens, "cls": tokens.mean(1)}, folder / _shard_name(k))
+            save_shard({"patches": tokens, "cls": tokens.mean(1)}, folder / shard_name(k))
         dataset = ImageDataset(
-            folder, tuple(f"{i}.jpg" for i in range(n)), np.arange(n) // 4 % 20, np.arange(n) % 4 < 3, tuple("abcdefghijklmnopqrst")
+            folder,
+            tuple(f"{i}.jpg" for i in range(n)),
+            np.arange(n) // 4 % 20,
+            np.arange(n) % 4 < 3,
+            tuple("abcdefghijklmnopqrst"),
         )
         store = FeatureStore(folder, Manifest({}, "", n, p, d, shard), dataset)
         before = peak()
-        changes = {"dense.epochs": 1, "adapter.n_layers": 2, "adapter.hidden": 512, "adapter.n_features": 256, "dense.batch_size": 32}
+        changes = {
+            "dense.epochs": 1,
+            "adapter.n_layers": 2,
+            "adapter.hidden": 512,
+            "adapter.n_features": 256,
+            "dense.batch_size": 32,
+        }
         began = time.perf_counter()
         qpm_lib.train_dense(store, load_profile("cub", **changes))
         anonymous = None

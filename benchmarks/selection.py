@@ -40,7 +40,9 @@ def measure(size: str, rule: str, method: str, limit: float, gap: float, seed: i
                 if progress.gap <= level:
                     reached.setdefault(f"{level:.1%}", round(progress.seconds, 1))
 
-        found = selection.solve(a, r, n_features=n, n_per_class=k, gap=gap, time_limit=limit, seed=seed, on_progress=watch)
+        found = selection.solve(
+            a, r, n_features=n, n_per_class=k, gap=gap, time_limit=limit, seed=seed, on_progress=watch
+        )
     else:
         found = selection.solve_plain(a, r, n_features=n, n_per_class=k, form=method, time_limit=limit)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -61,7 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "cub"], choices=list(SIZES))
     parser.add_argument("--rules", nargs="+", default=["as_coded"])
-    parser.add_argument("--methods", nargs="+", default=["bilinear", "compact", "ours"], choices=["bilinear", "compact", "ours"])
+    parser.add_argument(
+        "--methods", nargs="+", default=["bilinear", "compact", "ours"], choices=["bilinear", "compact", "ours"]
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per method and instance")
     parser.add_argument("--gap", type=float, default=0.0, help="gap at which our solver may stop")
@@ -77,14 +81,19 @@ def main() -> None:
         for seed in options.seeds
         for method in options.methods
     ]
-    log.info("| instance | pairs | method | objective | bound | gap | seconds | 1 % / 0.5 % / 0.1 % reached after | peak memory |")
+    log.info(
+        "| instance | pairs | method | objective | bound | gap | seconds | 1 % / 0.5 % / 0.1 % reached after | peak memory |"
+    )
     log.info("|---|---|---|---|---|---|---|---|---|")
     for job in jobs:
-        out = subprocess.run([sys.executable, __file__, "--one", json.dumps(job)], capture_output=True, text=True, check=True)  # noqa: S603
+        command = [sys.executable, __file__, "--one", json.dumps(job)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this file
         found = json.loads(out.stdout.splitlines()[-1])
         gap = 100 * max(0.0, found["bound"] - found["value"]) / abs(found["value"])
         value, percent = ("none found", "-") if math.isnan(gap) else (f"{found['value']:.3f}", f"{gap:.2f} %")
-        marks = " / ".join(f"{found['reached'][m]:.1f} s" if m in found["reached"] else "-" for m in ("1.0%", "0.5%", "0.1%"))
+        marks = " / ".join(
+            f"{found['reached'][m]:.1f} s" if m in found["reached"] else "-" for m in ("1.0%", "0.5%", "0.1%")
+        )
         f, c, *_ = SIZES[job["size"]]
         log.info(
             f"| {f} x {c}, {job['rule']}, seed {job['seed']} | {found['pairs']} | {job['method']} | {value} | {found['bound']:.3f} "

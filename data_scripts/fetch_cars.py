@@ -25,14 +25,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qpm_lib.data.cars import read_cars
-from qpm_lib.data.download import inventory
+from qpm_lib.data import inventory, read_cars
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the arguments, check and count; explain what to do where something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("data/stanford_cars"), help="folder to check (default: %(default)s)")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/stanford_cars"), help="folder to check (default: %(default)s)"
+    )
     arguments = parser.parse_args(argv)
     try:
         dataset = read_cars(arguments.root)

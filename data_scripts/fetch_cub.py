@@ -13,14 +13,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qpm_lib.data.cub import read_cub
-from qpm_lib.data.download import inventory, obtain, told_by
+from qpm_lib.data import inventory, obtain, read_cub, told_by
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the arguments, fetch, check and count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("data"), help="folder to keep data sets in (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data"), help="folder to keep data sets in (default: %(default)s)"
+    )
     arguments = parser.parse_args(argv)
     with told_by(parser):
         root = obtain("cub", arguments.out)

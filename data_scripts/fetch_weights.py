@@ -10,19 +10,26 @@ sees them. DINOv3 needs an account that has accepted Meta's licence (`hf auth lo
 import argparse
 from collections.abc import Sequence
 
-from qpm_lib.backbones import load_backbone
-from qpm_lib.data.download import told_by
-from qpm_lib.registry import BACKBONES
+from qpm_lib.backbones import BACKBONES, load_backbone
+from qpm_lib.data import told_by
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the arguments, fetch and show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", choices=[name for name in BACKBONES if name != "toy"], metavar="NAME", help="see qpm backbones")
+    parser.add_argument(
+        "names",
+        nargs="+",
+        choices=[name for name in BACKBONES if name != "toy"],
+        metavar="NAME",
+        help="see qpm backbones",
+    )
     for name in parser.parse_args(argv).names:
         with told_by(parser):
             backbone = load_backbone(name)
-        print(f"{name}: {backbone.width} wide, {backbone.grid} x {backbone.grid} patches, SHA-256 {backbone.fingerprint['weights_sha256']}")
+        print(
+            f"{name}: {backbone.width} wide, {backbone.grid} x {backbone.grid} patches, SHA-256 {backbone.fingerprint['weights_sha256']}"
+        )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qpm_lib.artifacts import read_json
-from qpm_lib.config import config_from_dict
-from qpm_lib.data.download import told_by
-from qpm_lib.gallery import make_gallery
+from qpm_lib.core import config_from_dict, read_json
+from qpm_lib.data import told_by
+from qpm_lib.report import make_gallery
 from qpm_lib.runs import RunFolder
 
 
@@ -20,7 +19,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the arguments, make the pictures, and list them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--out", type=Path, default=Path("notebooks/gallery"), help="where the gallery goes (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("notebooks/gallery"), help="where the gallery goes (default: %(default)s)"
+    )
     arguments = parser.parse_args(argv)
     with told_by(parser):
         run = RunFolder(arguments.run, config_from_dict(read_json(arguments.run / "config.json")))

@@ -16,7 +16,9 @@ def main() -> None:
     """Parse the arguments and render."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to make; it must not exist yet")
-    parser.add_argument("--species", type=int, default=24, help="even number of species, in pairs of twins (default: %(default)s)")
+    parser.add_argument(
+        "--species", type=int, default=24, help="even number of species, in pairs of twins (default: %(default)s)"
+    )
     parser.add_argument("--train", type=int, default=100, help="training pictures per species (default: %(default)s)")
     parser.add_argument("--test", type=int, default=40, help="test pictures per species (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=3, help="seed of species and scenes (default: %(default)s)")
@@ -24,7 +26,11 @@ def main() -> None:
     if arguments.out.exists():
         parser.error(f"{arguments.out} exists: choose a new folder")
     write_toybirds(
-        arguments.out, n_species=arguments.species, train_per_class=arguments.train, test_per_class=arguments.test, seed=arguments.seed
+        arguments.out,
+        n_species=arguments.species,
+        train_per_class=arguments.train,
+        test_per_class=arguments.test,
+        seed=arguments.seed,
     )
 
 

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import torch
 
-from qpm_lib.pretraining import PretrainingConfig, pretrain
+from qpm_lib.backbones import PretrainingConfig, pretrain
 
 
 def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("qpm_lib/assets"), help="folder for toy_vit.safetensors and toy_vit.json")
-    parser.add_argument("--steps", type=int, default=PretrainingConfig.steps, help="training steps of 32 renders (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("qpm_lib/assets"), help="folder for toy_vit.safetensors and toy_vit.json"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=PretrainingConfig.steps, help="training steps of 32 renders (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=PretrainingConfig.seed)
     parser.add_argument("--threads", type=int, default=1, help="threads of the training process (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that render ahead (default: %(default)s)")

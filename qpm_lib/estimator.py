@@ -2,61 +2,18 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from qpm_lib import selection
-from qpm_lib.adapter import Output
-from qpm_lib.config import load_profile
-from qpm_lib.features import FeatureBatch, FeatureStore
-from qpm_lib.model import Explanation
-from qpm_lib.seeding import choose_device
-from qpm_lib.training import feature_vectors, fine_tune, train_dense
+from qpm_lib.core import choose_device, load_profile
+from qpm_lib.features import FeatureStore, TensorStore
+from qpm_lib.model import Explanation, Output, feature_vectors, fine_tune, train_dense
 
 _BATCH = 64
-
-
-class TensorStore(FeatureStore):
-    """Tokens in memory in the place of a store on disk.
-
-    Parameters
-    ----------
-    patches : (N, P, D). cls : (N, D). labels : (N,) classes 0 to C-1. is_train : (N,).
-    """
-
-    def __init__(
-        self,
-        patches: Float[Tensor, "images patches dim"],
-        cls: Float[Tensor, "images dim"],
-        labels: Int[Tensor, "images"],
-        *,
-        class_names: tuple[str, ...],
-        is_train: Tensor | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self._patches, self._cls, self.labels, self.class_names = patches, cls, labels, class_names
-        self.is_train = torch.ones(len(labels), dtype=torch.bool) if is_train is None else is_train
-        self.n_patches, self.width = patches.shape[1:]
-        self.grid, self.device, self.backbone_fingerprint = round(self.n_patches**0.5), torch.device(device), {}
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device | str) -> "TensorStore":
-        """Give batches on a device."""
-        self.device = torch.device(device)
-        return self
-
-    def fetch(self, rows: Int[Tensor, "batch"]) -> FeatureBatch:
-        """Some rows, in the order given, on the store's device."""
-        return FeatureBatch(*(part[rows].to(self.device) for part in (self._patches, self._cls, self.labels)))
-
-    def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
-        """CLS tokens as a NumPy array."""
-        return self._cls[rows].numpy()
 
 
 class QPMClassifier(ClassifierMixin, BaseEstimator):
@@ -93,8 +50,19 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         device: str = "auto",
         seed: int = 0,
     ) -> None:
-        self.n_features, self.n_per_class, self.n_dense, self.n_layers, self.hidden = n_features, n_per_class, n_dense, n_layers, hidden
-        self.dense_epochs, self.fine_tune_epochs, self.time_limit, self.gap = dense_epochs, fine_tune_epochs, time_limit, gap
+        self.n_features, self.n_per_class, self.n_dense, self.n_layers, self.hidden = (
+            n_features,
+            n_per_class,
+            n_dense,
+            n_layers,
+            hidden,
+        )
+        self.dense_epochs, self.fine_tune_epochs, self.time_limit, self.gap = (
+            dense_epochs,
+            fine_tune_epochs,
+            time_limit,
+            gap,
+        )
         self.profile, self.device, self.seed = profile, device, seed
 
     def fit(self, X: np.ndarray | Tensor | FeatureStore, y: np.ndarray | None = None) -> "QPMClassifier":
@@ -117,10 +85,14 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
             "adapter.hidden": self.hidden,
         }
         wanted = {"dense.epochs": self.dense_epochs, "fine_tune.epochs": self.fine_tune_epochs}
-        config = load_profile(self.profile, **settings, **{name: value for name, value in wanted.items() if value is not None})
+        config = load_profile(
+            self.profile, **settings, **{name: value for name, value in wanted.items() if value is not None}
+        )
         dense, self.dense_history_ = train_dense(store, config)
         rows = store.rows(train=True)
-        relevance = selection.relevance(feature_vectors(dense, store, rows), store.labels[rows].numpy(), constant="zero")
+        relevance = selection.relevance(
+            feature_vectors(dense, store, rows), store.labels[rows].numpy(), constant="zero"
+        )
         self.selection_ = selection.solve(
             relevance,
             selection.redundancy(relevance, config.selection.n_features, config.selection.redundancy),
@@ -140,7 +112,9 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
             self.classes_, self.n_features_in_ = np.array(X.class_names), X.width
             return X
         if y is None:
-            raise ValueError("requires y to be passed, but the target y is None: labels are left out for a FeatureStore only")
+            raise ValueError(
+                "requires y to be passed, but the target y is None: labels are left out for a FeatureStore only"
+            )
         X, y = validate_data(self, _as_numpy(X), _as_numpy(y), allow_nd=True, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -148,7 +122,9 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y holds one class only ({self.classes_[0]!r}): at least two are needed")
         self.n_features_in_ = X.shape[-1]
         names, patches = tuple(map(str, self.classes_)), _tokens(X)
-        return TensorStore(patches, patches.mean(1), torch.as_tensor(labels), class_names=names, device=choose_device(self.device))
+        return TensorStore(
+            patches, patches.mean(1), torch.as_tensor(labels), class_names=names, device=choose_device(self.device)
+        )
 
     def _checked(self, X: np.ndarray | Tensor | FeatureStore) -> tuple[FeatureStore, Tensor]:
         """A store and its rows: the test rows of a store as it is, all of an array after the same checks as in `fit`."""
@@ -169,9 +145,13 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         else:
             X = validate_data(self, X, allow_nd=True, dtype=np.float32, reset=False)
         if X.shape[-1] != self.n_features_in_:
-            raise ValueError(f"X has {X.shape[-1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features")
+            raise ValueError(
+                f"X has {X.shape[-1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features"
+            )
         patches = _tokens(X)
-        store = TensorStore(patches, patches.mean(1), torch.zeros(len(X), dtype=torch.long), class_names=self.model_.class_names)
+        store = TensorStore(
+            patches, patches.mean(1), torch.zeros(len(X), dtype=torch.long), class_names=self.model_.class_names
+        )
         return store, torch.arange(len(X))
 
     @torch.no_grad()
@@ -199,7 +179,12 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         best = self._scores(X).argmax(1)
         return self.classes_[best]
 
-    def score(self, X: np.ndarray | Tensor | FeatureStore, y: np.ndarray | None = None, sample_weight: np.ndarray | None = None) -> float:
+    def score(
+        self,
+        X: np.ndarray | Tensor | FeatureStore,
+        y: np.ndarray | None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> float:
         """Share of correct predictions."""
         if isinstance(X, FeatureStore) and y is None:
             y = self.classes_[X.labels[X.rows(train=False)].numpy()]
@@ -230,5 +215,7 @@ def _tokens(X: np.ndarray) -> Float[Tensor, "images patches dim"]:
     if X.ndim == 2:
         X = X[:, None]
     if X.ndim != 3 or not X.shape[1] or round(X.shape[1] ** 0.5) ** 2 != X.shape[1]:
-        raise ValueError(f"X has shape {X.shape}: (images, patches, dim) with a square number of patches is needed, or (images, dim)")
+        raise ValueError(
+            f"X has shape {X.shape}: (images, patches, dim) with a square number of patches is needed, or (images, dim)"
+        )
     return torch.as_tensor(X)

@@ -11,7 +11,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
 
 
 @contextlib.contextmanager
@@ -36,11 +38,28 @@ def served(application, folder, *arguments, log):
     """JupyterLab or Voila (`lab`, `voila`) in a folder; gives the address."""
     port = _free_port()
     options = {
-        "lab": ["--no-browser", "--allow-root", "--ServerApp.token=", "--ServerApp.port_retries=0", "--ServerApp.terminals_enabled=False"],
+        "lab": [
+            "--no-browser",
+            "--allow-root",
+            "--ServerApp.token=",
+            "--ServerApp.port_retries=0",
+            "--ServerApp.terminals_enabled=False",
+        ],
         "voila": ["--no-browser", "--Voila.ip=127.0.0.1"],
     }[application]
-    command = [sys.executable, "-m", "jupyterlab" if application == "lab" else "voila", *arguments, *options, f"--port={port}"]
-    environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(log.parent / "config"), "JUPYTERLAB_SETTINGS_DIR": str(log.parent / "settings")}
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab" if application == "lab" else "voila",
+        *arguments,
+        *options,
+        f"--port={port}",
+    ]
+    environment = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(log.parent / "config"),
+        "JUPYTERLAB_SETTINGS_DIR": str(log.parent / "settings"),
+    }
     environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(log.parent / "workspaces"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with log.open("w") as out:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)

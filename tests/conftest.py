@@ -20,13 +20,16 @@ import pytest
 import torch
 from hypothesis import settings
 
-from qpm_lib.adapter import DenseModel
-from qpm_lib.config import AdapterConfig, DataConfig, load_profile
-from qpm_lib.data import ImageDataset, load_dataset
-from qpm_lib.features import FeatureStore, Manifest, _save_shard, _shard_name
-from qpm_lib.model import DinoQPM
-from qpm_lib.selection import Selection
-from qpm_lib.training import feature_vectors
+from qpm_lib.core.config import AdapterConfig, DataConfig
+from qpm_lib.core.profiles import load_profile
+from qpm_lib.data.dataset import ImageDataset
+from qpm_lib.data.load import load_dataset
+from qpm_lib.features.shards import Manifest, save_shard, shard_name
+from qpm_lib.features.store import FeatureStore
+from qpm_lib.model.dense import DenseModel
+from qpm_lib.model.outputs import feature_vectors
+from qpm_lib.model.qpm import DinoQPM
+from qpm_lib.selection.problem import Selection
 
 settings.register_profile("same every time", derandomize=True)
 settings.load_profile("same every time")
@@ -106,7 +109,7 @@ def make_store(folder, n_per_class=20, seed=0, shard_size=32):
             "patches": torch.tensor(patches[start : start + shard_size]).half(),
             "cls": torch.tensor(cls[start : start + shard_size]).half(),
         }
-        _save_shard(content, folder / _shard_name(k))
+        save_shard(content, folder / shard_name(k))
     return FeatureStore(folder, manifest, dataset), dataset
 
 
@@ -118,7 +121,14 @@ def planted(tmp_path_factory):
 @pytest.fixture(scope="session")
 def planted_config():
     config = load_profile(
-        "toy", **{"selection.n_features": 6, "selection.n_per_class": 2, "dense.epochs": 40, "dense.lr": 1e-2, "fine_tune.epochs": 15}
+        "toy",
+        **{
+            "selection.n_features": 6,
+            "selection.n_per_class": 2,
+            "dense.epochs": 40,
+            "dense.lr": 1e-2,
+            "fine_tune.epochs": 15,
+        },
     )
     from dataclasses import replace
 
@@ -131,7 +141,7 @@ def trained(planted, planted_config):
     store, _ = planted
     dense, _ = qpm_lib.train_dense(store, planted_config)
     rows = store.rows(train=True)
-    vectors = qpm_lib.training.feature_vectors(dense, store, rows)
+    vectors = qpm_lib.model.feature_vectors(dense, store, rows)
     a = qpm_lib.selection.relevance(vectors, store.labels[rows].numpy(), constant="zero")
     chosen = qpm_lib.selection.solve(a, qpm_lib.selection.redundancy(a, 6), n_features=6, n_per_class=2, gap=0.0)
     model, history = qpm_lib.fine_tune(dense, chosen, store, planted_config)

@@ -31,7 +31,11 @@ def wishes(seed, f, c, n, k):
     required, forbidden = int(rng.integers(0, min(n, 2) + 1)), int(rng.integers(0, min(f - n, 2) + 1))
     pairs = [tuple(map(int, rng.choice(c, 2, replace=False))) for _ in range(int(rng.integers(0, 3)))] if c > 1 else []
     few = math.comb(n, k) <= 20
-    chosen = {"required": order[:required].tolist(), "forbidden": order[f - forbidden :].tolist(), "pair_constraints": pairs if few else []}
+    chosen = {
+        "required": order[:required].tolist(),
+        "forbidden": order[f - forbidden :].tolist(),
+        "pair_constraints": pairs if few else [],
+    }
     return chosen if not set(chosen["required"]) & set(chosen["forbidden"]) else {**chosen, "forbidden": []}
 
 

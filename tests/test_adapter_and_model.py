@@ -5,10 +5,12 @@ import pytest
 import torch
 
 import qpm_lib
-from qpm_lib.adapter import Adapter, DenseModel, Output
-from qpm_lib.backbones import load_backbone
-from qpm_lib.config import AdapterConfig
-from qpm_lib.model import DinoQPM, FixedHead
+from qpm_lib.backbones.frozen import load_backbone
+from qpm_lib.core.config import AdapterConfig
+from qpm_lib.model.adapter import Adapter, Output
+from qpm_lib.model.dense import DenseModel
+from qpm_lib.model.head import FixedHead
+from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.selection.problem import Selection
 
 
@@ -116,7 +118,9 @@ def test_pooling_from_cls_has_no_local_explanation():
 
 def test_a_selection_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="3 classes, features up to 6.*3 classes, 5 features"):
-        DinoQPM.from_dense(dense(n_features=5), a_selection(), mean=torch.zeros(4), std=torch.ones(4), class_names=list("xyz"))
+        DinoQPM.from_dense(
+            dense(n_features=5), a_selection(), mean=torch.zeros(4), std=torch.ones(4), class_names=list("xyz")
+        )
 
 
 def test_model_folder_round_trip(tmp_path):
@@ -155,7 +159,13 @@ def test_damaged_model_folders(tmp_path):
     (tmp_path / "m" / "model.json").write_text(json.dumps({**card, "n_per_class": 3}))
     with pytest.raises(ValueError, match="contradicts itself"):
         DinoQPM.load(tmp_path / "m")
-    for wrong in ({**card, "n_features": "four"}, {**card, "adapter": {"depth": 3}}, {"kind": "dense"}, [1, 2], {**card, "backbone": 3}):
+    for wrong in (
+        {**card, "n_features": "four"},
+        {**card, "adapter": {"depth": 3}},
+        {"kind": "dense"},
+        [1, 2],
+        {**card, "backbone": 3},
+    ):
         (tmp_path / "m" / "model.json").write_text(json.dumps(wrong))
         with pytest.raises(ValueError, match="does not describe a QPM"):
             DinoQPM.load(tmp_path / "m")
@@ -174,7 +184,8 @@ def test_pictures_in_explanation_out(toy, toy_store, backbone, tmp_path):
     model.save(tmp_path, backbone=backbone.fingerprint)
     model = DinoQPM.load(tmp_path)
     torch.testing.assert_close(
-        model.predict([toy.image(0)]).logits, DinoQPM.load(tmp_path).with_backbone(backbone).predict([toy.image(0)]).logits
+        model.predict([toy.image(0)]).logits,
+        DinoQPM.load(tmp_path).with_backbone(backbone).predict([toy.image(0)]).logits,
     )
     with pytest.raises(ValueError, match="trained with aspect 'squash', not 'crop'"):
         model.with_backbone(load_backbone("toy", aspect="crop"))
@@ -195,4 +206,12 @@ def test_pictures_in_explanation_out(toy, toy_store, backbone, tmp_path):
 
 def test_output_names_stay_put():
     assert Output._fields == ("maps", "vector", "logits")
-    assert {"DinoQPM", "FeatureStore", "load_backbone", "load_dataset", "load_profile", "train_dense", "fine_tune"} <= set(qpm_lib.__all__)
+    assert {
+        "DinoQPM",
+        "FeatureStore",
+        "load_backbone",
+        "load_dataset",
+        "load_profile",
+        "train_dense",
+        "fine_tune",
+    } <= set(qpm_lib.__all__)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from qpm_lib.artifacts import content_hash, file_hash, read_json, write_atomically, write_json
+from qpm_lib.core.artifacts import content_hash, file_hash, read_json, write_atomically, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from qpm_lib.artifacts import file_hash
-from qpm_lib.backbones import TOY_WEIGHTS, build_toy_vit, load_backbone, save_weights, state_hash
-from qpm_lib.registry import BACKBONES
+from qpm_lib.backbones.frozen import load_backbone
+from qpm_lib.backbones.registry import BACKBONES
+from qpm_lib.backbones.toy_vit import TOY_WEIGHTS, build_toy_vit, save_weights
+from qpm_lib.backbones.weights import state_hash
+from qpm_lib.core.artifacts import file_hash
 
 
 def picture(width=128, height=128, seed=0):
@@ -31,7 +33,9 @@ def test_tokens_are_those_of_the_transformer(backbone):
 
 def test_tokens_do_not_depend_on_the_batch(backbone):
     images = backbone.preprocess([picture(seed=s) for s in range(4)])
-    torch.testing.assert_close(backbone.tokens(images).patches[2:3], backbone.tokens(images[2:3]).patches, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        backbone.tokens(images).patches[2:3], backbone.tokens(images[2:3]).patches, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_patch_order_is_that_of_the_picture(backbone):

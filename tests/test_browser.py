@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qpm_lib.artifacts import read_json
-from qpm_lib.runner import notebooks_folder
+from qpm_lib.core.artifacts import read_json
+from qpm_lib.runs.chapters import notebooks_folder
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.skipif(look.CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium, or install Google Chrome"),
+    pytest.mark.skipif(
+        look.CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium, or install Google Chrome"
+    ),
 ]
 _ALLOWED = r"(file|data|blob|about):|https?://127\.0\.0\.1|https://cdn\.jsdelivr\.net/npm/@fortawesome/"
 CHAPTER = "07_saliency_explorer"
@@ -179,10 +181,14 @@ def test_long_names_make_no_page_wider_than_the_screen(smoke, page, tmp_path, wi
     name = read_json(smoke / "model" / "model.json")["class_names"][0]
     for path in report.glob("*.html"):
         path.write_text(
-            path.read_text().replace(name, "Chevrolet Silverado 1500 Classic Extended Cab 2007 " * 4).replace("feature 1", "f" * 90)
+            path.read_text()
+            .replace(name, "Chevrolet Silverado 1500 Classic Extended Cab 2007 " * 4)
+            .replace("feature 1", "f" * 90)
         )
         page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, path.name
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, (
+            path.name
+        )
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
@@ -190,7 +196,9 @@ def test_no_page_of_the_report_is_wider_than_the_screen(smoke, page, width):
     page.set_viewport_size({"width": width, "height": 900})
     for path in sorted((smoke / "report").glob("*.html")):
         page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, path.name
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, (
+            path.name
+        )
         assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0, path.name
 
 
@@ -274,14 +282,16 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         assert "of its maximum" in explorer.inner_text() or "No feature fires here" in explorer.inner_text()
         readouts = [text for text in explorer.locator(".widget-readout:visible").all_inner_texts() if text.isdigit()]
         assert readouts == ["15", "0"]
-        take(page, explorer, photograph(tmp_path / "large.png", side=2100))  # noise: more bytes than one message may have
+        take(
+            page, explorer, photograph(tmp_path / "large.png", side=2100)
+        )  # noise: more bytes than one message may have
         explorer.locator("text=large.png (2100 x 2100 pixels, 14 MB) was made smaller").wait_for(timeout=30_000)
         assert "large.png: predicted" in explorer.inner_text()
         Image.new("1", (9000, 6000)).save(tmp_path / "huge.png")  # few bytes, too many pixels
         take(page, explorer, tmp_path / "huge.png")
-        explorer.locator("text=huge.png (9000 x 6000 pixels, 1 MB) was made smaller before it was sent: 2048 x 1365").wait_for(
-            timeout=60_000
-        )
+        explorer.locator(
+            "text=huge.png (9000 x 6000 pixels, 1 MB) was made smaller before it was sent: 2048 x 1365"
+        ).wait_for(timeout=60_000)
         (tmp_path / "notes.png").write_text("no picture")
         take(page, explorer, tmp_path / "notes.png")
         explorer.locator("text=notes.png cannot be read as a picture").wait_for(timeout=30_000)
@@ -290,10 +300,13 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         explorer.locator("text=film.tif has 9 MB, and this browser cannot read it").wait_for(timeout=30_000)
         take(page, explorer, photograph(tmp_path / "small.png", side=300))
         explorer.locator("text=small.png: predicted").wait_for(timeout=30_000)
-        page.locator(".jp-Toolbar [data-command='notebook:restart-kernel'], [data-jp-item-name=restart] *").first.click()
+        page.locator(
+            ".jp-Toolbar [data-command='notebook:restart-kernel'], [data-jp-item-name=restart] *"
+        ).first.click()
         page.locator(".jp-Dialog .jp-mod-accept").click()
         page.wait_for_function(
-            "getComputedStyle(document.querySelector('.qpm-explorer'), '::before').content.includes('run the cell again')", timeout=30_000
+            "getComputedStyle(document.querySelector('.qpm-explorer'), '::before').content.includes('run the cell again')",
+            timeout=30_000,
         )
 
 

@@ -127,7 +127,10 @@ def test_damaged_annotations_of_cars_are_named(cars, content):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ((1, 1, 20, 10, 3, "00001.jpg"), r"cars_train_annos\.mat uses class 3, but cars_meta\.mat lists classes 1 to 2"),
+        (
+            (1, 1, 20, 10, 3, "00001.jpg"),
+            r"cars_train_annos\.mat uses class 3, but cars_meta\.mat lists classes 1 to 2",
+        ),
         ((1, 1, 20, 10, 0, "00001.jpg"), "uses class 0"),
         ((1, 1, 20, "wide", 1, "00001.jpg"), "not a number"),
         ((1, 1, 20, 10, 1, "../../00001.jpg"), "outside the folder"),
@@ -180,11 +183,14 @@ def test_aircraft(aircraft):
     assert dataset.fingerprint == read_aircraft(aircraft.parent).fingerprint
 
 
-@pytest.mark.parametrize("name", ["variants.txt", "images_variant_trainval.txt", "images_variant_test.txt", "images_box.txt", "images"])
+@pytest.mark.parametrize(
+    "name", ["variants.txt", "images_variant_trainval.txt", "images_variant_test.txt", "images_box.txt", "images"]
+)
 def test_missing_files_of_aircraft_are_named(aircraft, name):
     (aircraft / "data" / name).rename(aircraft.parent / "elsewhere")
     with pytest.raises(
-        ValueError, match=rf"{re.escape(name)}( is missing|, and no fgvc-aircraft-2013b/data/variants\.txt).*fetch_aircraft\.py"
+        ValueError,
+        match=rf"{re.escape(name)}( is missing|, and no fgvc-aircraft-2013b/data/variants\.txt).*fetch_aircraft\.py",
     ):
         read_aircraft(aircraft)
 

@@ -16,15 +16,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import qpm_lib
-from qpm_lib.artifacts import read_json
 from qpm_lib.cli import main
-from qpm_lib.config import config_from_dict
-from qpm_lib.report import _mathml, build_report
-from qpm_lib.runner import CHAPTERS, SPARSE, notebooks_folder
-from qpm_lib.runs import RunFolder
+from qpm_lib.core.artifacts import read_json
+from qpm_lib.core.settings import config_from_dict
+from qpm_lib.report.build import build_report, with_mathml
+from qpm_lib.runs.chapters import CHAPTERS, SPARSE, notebooks_folder
+from qpm_lib.runs.folder import RunFolder
 
 EXPLORER, OWN = "07_saliency_explorer", "12_your_own_images"
-BOOKS = {name: nbformat.read(notebooks_folder() / f"{name}.ipynb", as_version=4) for name in (*(c.name for c in (*CHAPTERS, SPARSE)), OWN)}
+BOOKS = {
+    name: nbformat.read(notebooks_folder() / f"{name}.ipynb", as_version=4)
+    for name in (*(c.name for c in (*CHAPTERS, SPARSE)), OWN)
+}
 
 
 @pytest.mark.parametrize("name", BOOKS)
@@ -70,7 +73,14 @@ def smoke_copy(smoke, tmp_path):
 def test_the_chain_leaves_a_complete_run_folder(smoke):
     result = read_json(smoke / "result.json")
     assert [result[c.name]["status"] for c in CHAPTERS] == ["done"] * len(CHAPTERS)
-    for path in ("config.json", "metrics.json", "selection.json", "model/model.json", "model/model.safetensors", "report/index.html"):
+    for path in (
+        "config.json",
+        "metrics.json",
+        "selection.json",
+        "model/model.json",
+        "model/model.safetensors",
+        "report/index.html",
+    ):
         assert (smoke / path).exists()
     for chapter in CHAPTERS:
         book = nbformat.read(smoke / "notebooks" / f"{chapter.name}.ipynb", as_version=4)
@@ -100,7 +110,7 @@ def test_the_model_of_the_chain_is_what_it_claims(smoke):
     dataset = run.dataset()
     store = run.features(dataset, run.backbone())
     reported = run.load_metrics()["qpm"]["values"]["accuracy"]
-    assert qpm_lib.training.accuracy(model, store) == pytest.approx(reported)
+    assert qpm_lib.model.accuracy(model, store) == pytest.approx(reported)
     rows = dataset.test_rows[:4]
     explanation = model.explain([dataset.image(int(r)) for r in rows])
     logits = model.predict([dataset.image(int(r)) for r in rows]).logits
@@ -247,7 +257,9 @@ def test_a_baseline_is_one_setting_away(smoke_copy, capsys, method):
 @pytest.mark.chain
 def test_the_gallery_is_small_and_shows_the_run(smoke, tmp_path, capsys):
     """On a copy without a report it says what to do; files are small enough for a README."""
-    spec = importlib.util.spec_from_file_location("make_gallery", notebooks_folder().parent / "data_scripts" / "make_gallery.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_gallery", notebooks_folder().parent / "data_scripts" / "make_gallery.py"
+    )
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.main([str(smoke), "--out", str(tmp_path / "gallery")])
@@ -269,7 +281,7 @@ def test_the_gallery_is_small_and_shows_the_run(smoke, tmp_path, capsys):
 
 
 def test_formulas_become_mathml_and_code_stays():
-    text = _mathml("Let $x_1$ be `$y$`.\n\n$$\\sum_p E[p]$$\n\n```python\nprint('$z$')\n```\ncosts $5 and $6.")
+    text = with_mathml("Let $x_1$ be `$y$`.\n\n$$\\sum_p E[p]$$\n\n```python\nprint('$z$')\n```\ncosts $5 and $6.")
     assert text.count("<math") == 2
     assert "`$y$`" in text
     assert "print('$z$')" in text
@@ -280,7 +292,9 @@ def test_formulas_become_mathml_and_code_stays():
 def test_your_own_pictures(tmp_path, capsys):
     """Chapter 12 on a folder with a broken file; its model then answers on the command line."""
     pictures = tmp_path / "my pictures"
-    dataset = qpm_lib.load_dataset(qpm_lib.load_profile("smoke", **{"data.n_species": 4, "data.train_per_class": 10}).data)
+    dataset = qpm_lib.load_dataset(
+        qpm_lib.load_profile("smoke", **{"data.n_species": 4, "data.train_per_class": 10}).data
+    )
     for file in dataset.files:
         target = pictures / Path(file).relative_to("images")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -288,7 +302,9 @@ def test_your_own_pictures(tmp_path, capsys):
     (pictures / Path(dataset.files[0]).parent.name / "broken.jpg").write_bytes(b"nothing")
     values = {"run_folder": str(tmp_path / "run"), "profile": "smoke", "pictures": str(pictures)}
     book = notebooks_folder() / f"{OWN}.ipynb"
-    papermill.execute_notebook(str(book), str(tmp_path / "out.ipynb"), parameters=values, cwd=str(tmp_path), progress_bar=False)
+    papermill.execute_notebook(
+        str(book), str(tmp_path / "out.ipynb"), parameters=values, cwd=str(tmp_path), progress_bar=False
+    )
     figures = read_json(tmp_path / "run" / "result.json")[OWN]["figures"]
     assert figures["left_out"] == 1
     assert figures["pictures"] == len(dataset)

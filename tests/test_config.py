@@ -2,8 +2,10 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from qpm_lib.backbones import BACKBONES
-from qpm_lib.config import PROFILES, STAGES, RunConfig, config_from_dict, load_profile, setting_names, stage_key, with_settings
+from qpm_lib.backbones.registry import BACKBONES
+from qpm_lib.core.config import STAGES, RunConfig, stage_key
+from qpm_lib.core.profiles import PROFILES, load_profile
+from qpm_lib.core.settings import config_from_dict, setting_names, with_settings
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -17,7 +19,13 @@ def test_cub_profile_holds_the_published_values():
     config = load_profile("cub")
     assert (config.adapter.n_layers, config.adapter.hidden, config.adapter.n_features) == (4, 2048, 512)
     assert (config.selection.n_features, config.selection.n_per_class, config.selection.gap) == (50, 5, 0.005)
-    assert (config.dense.epochs, config.dense.lr, config.dense.weight_decay, config.dense.batch_size, config.dense.dropout) == (
+    assert (
+        config.dense.epochs,
+        config.dense.lr,
+        config.dense.weight_decay,
+        config.dense.batch_size,
+        config.dense.dropout,
+    ) == (
         25,
         1e-3,
         7e-4,
@@ -25,7 +33,12 @@ def test_cub_profile_holds_the_published_values():
         0.2,
     )
     assert (config.fine_tune.lr, config.fine_tune.weight_decay, config.fine_tune.batch_size) == (5e-3, 8e-4, 16)
-    assert (config.dense.diversity, config.fine_tune.diversity, config.fine_tune.l1_maps, config.fine_tune.l1_vector) == (
+    assert (
+        config.dense.diversity,
+        config.fine_tune.diversity,
+        config.fine_tune.l1_maps,
+        config.fine_tune.l1_vector,
+    ) == (
         0.5,
         1.0,
         5.0,
@@ -37,7 +50,14 @@ def test_cub_profile_holds_the_published_values():
 
 def test_settings_are_read_from_text():
     config = load_profile(
-        "toy", **{"dense.epochs": "3", "dense.lr": "1e-2", "data.skip_damaged": "true", "backbone.aspect": "crop", "seed": "7"}
+        "toy",
+        **{
+            "dense.epochs": "3",
+            "dense.lr": "1e-2",
+            "data.skip_damaged": "true",
+            "backbone.aspect": "crop",
+            "seed": "7",
+        },
     )
     assert (config.dense.epochs, config.dense.lr, config.data.skip_damaged, config.backbone.aspect, config.seed) == (
         3,
@@ -102,7 +122,9 @@ def test_stage_keys_follow_what_a_stage_depends_on():
         "fine_tune.epochs": "model",
     }
     for setting, first in changes.items():
-        changed = with_settings(base, {setting: 64 if "." in setting else 9} if setting != "selection.gap" else {setting: 0.1})
+        changed = with_settings(
+            base, {setting: 64 if "." in setting else 9} if setting != "selection.gap" else {setting: 0.1}
+        )
         different = [stage_key(base, s) != stage_key(changed, s) for s in STAGES]
         assert different == [list(STAGES).index(s) >= list(STAGES).index(first) for s in STAGES], setting
     for setting in ("features.batch_size", "features.workers"):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qpm_lib.config import DataConfig
-from qpm_lib.data import load_dataset, load_scenes, read_cub, read_folder
-from qpm_lib.data.toyset import ATTRIBUTES, write_toybirds
+from qpm_lib.core.config import DataConfig
+from qpm_lib.data.cub import read_cub
+from qpm_lib.data.folder import read_folder
+from qpm_lib.data.load import load_dataset
+from qpm_lib.data.toy.scenes import ATTRIBUTES, load_scenes, write_toybirds
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def test_the_data_set_is_the_same_every_time(birds, tmp_path):
 
 
 def test_a_stopped_rendering_leaves_nothing(tmp_path, monkeypatch):
-    from qpm_lib.data import toyset
+    from qpm_lib.data.toy import toyset
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
@@ -99,7 +101,11 @@ def test_toy_root_with_something_else_in_it_is_not_touched(tmp_path):
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
-        ("image_class_labels.txt", lambda t: "\n".join(t.splitlines()[1:]), "image_class_labels.txt has no entry for picture 1"),
+        (
+            "image_class_labels.txt",
+            lambda t: "\n".join(t.splitlines()[1:]),
+            "image_class_labels.txt has no entry for picture 1",
+        ),
         ("image_class_labels.txt", lambda t: t.replace("1 1\n", "1 77\n", 1), "class 77"),
         ("image_class_labels.txt", lambda t: t.replace("1 1\n", "1 x\n", 1), "not a number"),
         ("train_test_split.txt", lambda t: "1\n" + t, "line 1"),

@@ -13,7 +13,7 @@ import pytest
 
 from qpm_lib.data import download
 from qpm_lib.data.download import Archive, fetch, obtain, unpack
-from qpm_lib.data.toyset import write_toybirds
+from qpm_lib.data.toy.scenes import write_toybirds
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "data_scripts"
 CONTENT = np.random.default_rng(0).bytes(10_000)
@@ -185,9 +185,13 @@ def test_an_archive_is_unpacked_whole(tmp_path, kind):
 
 
 def test_links_inside_an_archive_are_kept(tmp_path):
-    (tmp_path / "a.tgz").write_bytes(tgz({"d/x": b"1", "d/e/soft": link("../x"), "d/hard": link("d/x", tarfile.LNKTYPE)}))
+    (tmp_path / "a.tgz").write_bytes(
+        tgz({"d/x": b"1", "d/e/soft": link("../x"), "d/hard": link("d/x", tarfile.LNKTYPE)})
+    )
     unpack(tmp_path / "a.tgz", tmp_path / "data")
-    assert (tmp_path / "data" / "d" / "e" / "soft").read_bytes() == (tmp_path / "data" / "d" / "hard").read_bytes() == b"1"
+    assert (
+        (tmp_path / "data" / "d" / "e" / "soft").read_bytes() == (tmp_path / "data" / "d" / "hard").read_bytes() == b"1"
+    )
 
 
 def device(member):
@@ -255,7 +259,9 @@ def script(name):
 
 
 def packed(folder, *leave_out):
-    return tgz({f"{folder.name}/{n}": (folder / n).read_bytes() for n in names(folder) if n.split("/")[0] not in leave_out})
+    return tgz(
+        {f"{folder.name}/{n}": (folder / n).read_bytes() for n in names(folder) if n.split("/")[0] not in leave_out}
+    )
 
 
 def test_fetch_cub_puts_the_segmentations_where_they_belong(server, offer, tmp_path, capsys):
@@ -280,8 +286,14 @@ def test_fetch_cub_puts_the_segmentations_where_they_belong(server, offer, tmp_p
 
 
 def test_fetch_aircraft(server, offer, tmp_path, capsys):
-    content = {"variants.txt": b"A\nB C\n", "images_variant_trainval.txt": b"1 A\n2 B C\n", "images_variant_test.txt": b"3 A\n4 B C\n"}
-    content |= {"images_box.txt": b"".join(b"%d 1 1 9 9\n" % k for k in range(1, 5))} | {f"images/{k}.jpg": b"-" for k in range(1, 5)}
+    content = {
+        "variants.txt": b"A\nB C\n",
+        "images_variant_trainval.txt": b"1 A\n2 B C\n",
+        "images_variant_test.txt": b"3 A\n4 B C\n",
+    }
+    content |= {"images_box.txt": b"".join(b"%d 1 1 9 9\n" % k for k in range(1, 5))} | {
+        f"images/{k}.jpg": b"-" for k in range(1, 5)
+    }
     offer(
         "aircraft",
         tgz({f"fgvc-aircraft-2013b/data/{k}": v for k, v in content.items()}),

@@ -11,7 +11,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from qpm_lib.estimator import QPMClassifier
 
-SMALL = {"n_features": 6, "n_per_class": 2, "n_dense": 16, "n_layers": 1, "hidden": 16, "device": "cpu", "profile": "toy"}
+SMALL = {
+    "n_features": 6,
+    "n_per_class": 2,
+    "n_dense": 16,
+    "n_layers": 1,
+    "hidden": 16,
+    "device": "cpu",
+    "profile": "toy",
+}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
@@ -50,7 +58,9 @@ def test_planted_classes_are_found_by_name(fitted, tokens):
 def test_explanations_add_up_and_point_at_the_planted_patches(fitted, tokens):
     x, y = tokens[False]
     explanation = fitted.explain(x)
-    np.testing.assert_allclose(explanation.contributions.sum(1), fitted.decision_function(x).max(1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        explanation.contributions.sum(1), fitted.decision_function(x).max(1), rtol=1e-4, atol=1e-4
+    )
     right = fitted.predict(x) == y
     label = np.searchsorted(fitted.classes_, y)
     peak = explanation.maps.sum(1).flatten(1).argmax(1).numpy()
@@ -110,4 +120,6 @@ def test_what_a_fitted_model_refuses(fitted, planted, tokens):
     other.class_names = ("z", "y", "x", "w")
     with pytest.raises(ValueError, match="must be the same"):
         fitted.score(other)
-    np.testing.assert_array_equal(fitted.predict(torch.tensor(x).bfloat16()), fitted.predict(torch.tensor(x).bfloat16().float()))
+    np.testing.assert_array_equal(
+        fitted.predict(torch.tensor(x).bfloat16()), fitted.predict(torch.tensor(x).bfloat16().float())
+    )

@@ -4,8 +4,10 @@ import torch
 from conftest import GRID, N_CLASSES
 
 from qpm_lib import plotting
-from qpm_lib.explain import ClassMapExplanation, IntrinsicExplanation, compare_classes, correct_rows, most_activating, outputs_of, upsample
-from qpm_lib.training import train_linear_probe
+from qpm_lib.explain.intrinsic import ClassMapExplanation, IntrinsicExplanation, compare_classes
+from qpm_lib.model.outputs import correct_rows, most_activating, outputs_of
+from qpm_lib.model.stages import train_linear_probe
+from qpm_lib.plotting.maps import upsample
 
 
 def test_the_planted_patches_are_the_peaks(planted, trained):
@@ -23,9 +25,9 @@ def test_the_planted_patches_are_the_peaks(planted, trained):
 
 
 def test_methods_follow_the_contract(toy, toy_store, backbone):
-    from qpm_lib.adapter import DenseModel
-    from qpm_lib.config import AdapterConfig
-    from qpm_lib.model import DinoQPM
+    from qpm_lib.core.config import AdapterConfig
+    from qpm_lib.model.dense import DenseModel
+    from qpm_lib.model.qpm import DinoQPM
     from qpm_lib.selection.problem import Selection
 
     torch.manual_seed(0)
@@ -108,7 +110,9 @@ def test_overlay_colours_the_place_and_leaves_the_rest_grey():
     picture = plotting.overlay(image, heat, "#D55E00")
     assert np.ptp(picture[31, 31]) < 1e-6
     assert picture[2, 2, 0] > picture[2, 2, 2] + 0.3
-    np.testing.assert_allclose(plotting.overlay(image, np.zeros((4, 4)), "#D55E00"), plotting.overlay(image, np.zeros((4, 4)), "#0072B2"))
+    np.testing.assert_allclose(
+        plotting.overlay(image, np.zeros((4, 4)), "#D55E00"), plotting.overlay(image, np.zeros((4, 4)), "#0072B2")
+    )
     weak = plotting.overlay(image, heat, "#D55E00", top=20.0)
     assert weak[2, 2, 0] - weak[2, 2, 2] < picture[2, 2, 0] - picture[2, 2, 2]
 
@@ -139,7 +143,7 @@ def test_ordering_puts_like_classes_side_by_side():
 
 
 def test_plots_return_their_axes(planted, trained):
-    from qpm_lib.training import Epoch
+    from qpm_lib.model.training import Epoch
 
     _, ax = plt.subplots()
     weight = trained[2].class_weight.numpy()
@@ -166,7 +170,9 @@ def test_a_solve_is_drawn_while_it_runs(monkeypatch):
 
     a = selection.simulated_relevance(40, 8, seed=0)
     view = plotting.LiveSolve(every=0.0)
-    found = selection.solve(a, selection.redundancy(a, 10, 0.2), n_features=10, n_per_class=3, gap=0.0, on_progress=view)
+    found = selection.solve(
+        a, selection.redundancy(a, 10, 0.2), n_features=10, n_per_class=3, gap=0.0, on_progress=view
+    )
     assert len(shown) == len(view.history) >= 3
     ax = view.finish(plt.subplots()[1])
     best = next(line for line in ax.get_lines() if line.get_label() == "best selection")

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from qpm_lib.data import ImageDataset
-from qpm_lib.explorer import explore
-from qpm_lib.explorer_controls import PER_PAGE
-from qpm_lib.features import FeatureStore
-from qpm_lib.model import DinoQPM, FixedHead
-from qpm_lib.render import Canvas, framed, place_in_words, to_jpeg
+from qpm_lib.data.dataset import ImageDataset
+from qpm_lib.explorer.controls import PER_PAGE
+from qpm_lib.explorer.widget import explore
+from qpm_lib.features.store import FeatureStore
+from qpm_lib.model.head import FixedHead
+from qpm_lib.model.qpm import DinoQPM
+from qpm_lib.plotting.canvas import Canvas, framed, place_in_words, to_jpeg
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,9 @@ def clicked(picture, x, y):
     picture._handle_custom_msg({"x": x, "y": y}, [])
 
 
-@pytest.mark.parametrize(("x", "y", "column", "row"), [(0.5, 0.26, 8, 4), (0, 1, 0, 15), (1, 0, 15, 0), (-0.01, 1.01, 0, 15)])
+@pytest.mark.parametrize(
+    ("x", "y", "column", "row"), [(0.5, 0.26, 8, 4), (0, 1, 0, 15), (1, 0, 15, 0), (-0.01, 1.01, 0, 15)]
+)
 def test_a_click_picks_a_patch(explorer, x, y, column, row):
     before = explorer.firing.value
     clicked(explorer.picture, x, y)
@@ -275,14 +278,22 @@ def with_classes(model, names, backbone):
     """The same adapter with other classes: each has two of the four features."""
     rng = np.random.default_rng(0)
     weight = np.array([rng.permutation([1.0, 1.0, 0.0, 0.0]) for _ in names], np.float32)
-    head = FixedHead(torch.as_tensor(weight), torch.zeros(len(names)), mean=model.head.mean.data, std=model.head.std.data)
+    head = FixedHead(
+        torch.as_tensor(weight), torch.zeros(len(names)), mean=model.head.mean.data, std=model.head.std.data
+    )
     return DinoQPM(model.adapter, head, features=model.features, class_names=names).eval().with_backbone(backbone)
 
 
 def test_one_class(untrained, toy, backbone):
     rows = np.flatnonzero(toy.labels == 0)
     files = tuple(toy.files[row] for row in rows)
-    one = ImageDataset(root=toy.root, files=files, labels=toy.labels[rows], is_train=toy.is_train[rows], class_names=toy.class_names[:1])
+    one = ImageDataset(
+        root=toy.root,
+        files=files,
+        labels=toy.labels[rows],
+        is_train=toy.is_train[rows],
+        class_names=toy.class_names[:1],
+    )
     explorer = explore(with_classes(untrained[0], one.class_names, backbone), one)
     assert "Choose another class" in explorer.comparison.value
     assert "right" in explorer.words.value
@@ -300,7 +311,11 @@ class Repeated(FeatureStore):
 
     def __init__(self, store, dataset):
         self.__dict__.update(store.__dict__)
-        self.store, self.labels, self.is_train = store, torch.as_tensor(dataset.labels), torch.as_tensor(dataset.is_train)
+        self.store, self.labels, self.is_train = (
+            store,
+            torch.as_tensor(dataset.labels),
+            torch.as_tensor(dataset.is_train),
+        )
 
     def batches(self, rows, batch_size, **options):
         for chunk in rows.split(batch_size):
@@ -374,7 +389,12 @@ def test_each_pixel_has_the_colour_of_its_strongest_feature():
 
 def test_places_and_frames():
     heat = np.zeros((9, 9))
-    for (row, column), words in {(0, 0): "upper left", (4, 4): "in the centre", (8, 4): "lower centre", (4, 8): "middle right"}.items():
+    for (row, column), words in {
+        (0, 0): "upper left",
+        (4, 4): "in the centre",
+        (8, 4): "lower centre",
+        (4, 8): "middle right",
+    }.items():
         heat[:] = 0
         heat[row, column] = -2.0
         assert place_in_words(heat) == words

@@ -4,8 +4,9 @@ import torch
 from filelock import FileLock
 
 from qpm_lib import features
-from qpm_lib.backbones import build_toy_vit, load_backbone, save_weights
-from qpm_lib.features import FeatureStore
+from qpm_lib.backbones.frozen import load_backbone
+from qpm_lib.backbones.toy_vit import build_toy_vit, save_weights
+from qpm_lib.features.store import FeatureStore
 
 
 def shards(folder):
@@ -36,13 +37,15 @@ def test_batches_cover_every_row_once(toy_store):
     assert sizes == [7, 7, 7, 3]
     seen = torch.cat([b.cls for b in toy_store.batches(rows, 7, generator=torch.Generator().manual_seed(0))])
     torch.testing.assert_close(seen.sum(0), toy_store.fetch(rows).cls.sum(0), atol=1e-2, rtol=1e-3)
-    first, again, other = (next(iter(toy_store.batches(rows, 7, generator=torch.Generator().manual_seed(s)))).labels for s in (0, 0, 1))
+    first, again, other = (
+        next(iter(toy_store.batches(rows, 7, generator=torch.Generator().manual_seed(s)))).labels for s in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_a_killed_extraction_goes_on_with_the_missing_shards(toy, backbone, tmp_path, monkeypatch):
-    save, calls = features._save_shard, []
+    save, calls = features.save_shard, []
 
     def killed(content, path):
         if len(calls) == 2:
@@ -50,14 +53,14 @@ def test_a_killed_extraction_goes_on_with_the_missing_shards(toy, backbone, tmp_
         calls.append(path.name)
         save(content, path)
 
-    monkeypatch.setattr(features, "_save_shard", killed)
+    monkeypatch.setattr(features, "save_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         FeatureStore.extract(toy, backbone, tmp_path, shard_size=8)
     assert shards(tmp_path) == calls
     times = {name: (tmp_path / name).stat().st_mtime_ns for name in calls}
     with pytest.raises(ValueError, match="missing or damaged"):
         FeatureStore.open(tmp_path, toy, backbone)
-    monkeypatch.setattr(features, "_save_shard", lambda content, path: (calls.append(path.name), save(content, path)))
+    monkeypatch.setattr(features, "save_shard", lambda content, path: (calls.append(path.name), save(content, path)))
     FeatureStore.extract(toy, backbone, tmp_path, shard_size=8)
     assert calls == [f"shard-{k:05d}.safetensors" for k in range(5)]
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in times} == times
@@ -120,7 +123,7 @@ def test_two_writers_at_once(toy, backbone, tmp_path):
 
 def test_values_beyond_half_precision_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="fp16"):
-        features._save_shard({"patches": torch.tensor([[70000.0]]).half()}, tmp_path / "shard-00000.safetensors")
+        features.save_shard({"patches": torch.tensor([[70000.0]]).half()}, tmp_path / "shard-00000.safetensors")
 
 
 def test_default_folder_depends_on_pictures_and_backbone(toy, backbone):

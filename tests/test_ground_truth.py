@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from qpm_lib import metrics
-from qpm_lib.data import load_scenes
-from qpm_lib.data.birdshapes import FACTOR_PART, PARTS
-from qpm_lib.data.toybirds import CLUTTER, make_species, render
+from qpm_lib.data.toy.render import CLUTTER, make_species, render
+from qpm_lib.data.toy.scenes import load_scenes
+from qpm_lib.data.toy.shapes import FACTOR_PART, PARTS
 from qpm_lib.metrics.ground_truth import VARIED, sufficient_parts, twin
 
 
@@ -17,7 +17,9 @@ def test_clutter_can_be_left_out_and_the_bird_stays():
     whole, bare = render(bird, 17), render(bird, 17, without=(CLUTTER,))
     np.testing.assert_array_equal(whole.parts, bare.parts)
     assert (whole.image != bare.image)[whole.parts == 0].mean() > 0.02
-    inside = np.stack([np.roll(whole.parts > 0, shift, (0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))]).all(0)
+    inside = np.stack(
+        [np.roll(whole.parts > 0, shift, (0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))]
+    ).all(0)
     assert not (whole.image != bare.image)[inside].any()  # at the outline, pixels mix with the background
 
 
@@ -107,9 +109,13 @@ class Oracle:
 
 def test_a_true_explanation_scores_high_and_its_opposite_low(toy):
     oracle = Oracle(toy)
-    rows = np.array([r for r in oracle.rows if (oracle.scenes.render(toy, int(r)).parts == PARTS.index(oracle.part_of(r))).any()])
+    rows = np.array(
+        [r for r in oracle.rows if (oracle.scenes.render(toy, int(r)).parts == PARTS.index(oracle.part_of(r))).any()]
+    )
     good = metrics.part_checks(oracle.explain, oracle.classify, toy, oracle.scenes, rows)
-    bad = metrics.part_checks(lambda images, t: oracle.explain(images, t, wrong=True), oracle.classify, toy, oracle.scenes, rows)
+    bad = metrics.part_checks(
+        lambda images, t: oracle.explain(images, t, wrong=True), oracle.classify, toy, oracle.scenes, rows
+    )
     assert good.pictures == bad.pictures == len(rows)
     assert good.contrastivity == 1.0
     assert bad.contrastivity == 0.0
@@ -123,7 +129,11 @@ def test_a_true_explanation_scores_high_and_its_opposite_low(toy):
 def test_wrong_predictions_are_left_out_and_nothing_is_refused(toy):
     oracle = Oracle(toy)
     always_last = metrics.part_checks(
-        oracle.explain, lambda images: torch.eye(len(oracle.species))[[-1] * len(images)], toy, oracle.scenes, oracle.rows[:3]
+        oracle.explain,
+        lambda images: torch.eye(len(oracle.species))[[-1] * len(images)],
+        toy,
+        oracle.scenes,
+        oracle.rows[:3],
     )
     assert always_last.pictures == 0
     assert always_last.completeness is None
@@ -133,13 +143,15 @@ def test_wrong_predictions_are_left_out_and_nothing_is_refused(toy):
 
 def test_purity_finds_what_was_planted():
     """Feature 0 answers to dark pixels of the tail region being there; feature 1 is noise; feature 2 is constant."""
-    from qpm_lib.data.birdshapes import FACTORS
-    from qpm_lib.data.toybirds import random_bird
+    from qpm_lib.data.toy.render import random_bird
+    from qpm_lib.data.toy.shapes import FACTORS
 
     rng = np.random.default_rng([0, 53])
     birds = [random_bird(rng) for _ in range(120)]
     scenes = rng.integers(2**31, 2**32, 120)
-    known = {render(b, int(s)).image.tobytes(): (b, render(b, int(s)).parts) for b, s in zip(birds, scenes, strict=True)}
+    known = {
+        render(b, int(s)).image.tobytes(): (b, render(b, int(s)).parts) for b, s in zip(birds, scenes, strict=True)
+    }
     noise = np.random.default_rng(1)
 
     def features(images):

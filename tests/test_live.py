@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import qpm_lib
-from qpm_lib.config import AdapterConfig, load_profile
-from qpm_lib.live import LiveFeatures, varied
-from qpm_lib.runs import RunFolder
+from qpm_lib.core.config import AdapterConfig
+from qpm_lib.core.profiles import load_profile
+from qpm_lib.features.live import LiveFeatures, varied
+from qpm_lib.runs.folder import RunFolder
 
 
 def test_live_features_are_those_of_the_store(toy, toy_store, backbone):

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from qpm_lib.adapter import Output
-from qpm_lib.config import TrainingConfig
-from qpm_lib.losses import diversity_loss, loss_terms, total
+from qpm_lib.core.config import TrainingConfig
+from qpm_lib.model.adapter import Output
+from qpm_lib.model.losses import diversity_loss, loss_terms, total
 
 
 def spots(places, n_patches=4, height=50.0):
@@ -38,7 +38,11 @@ def test_a_by_hand_value():
     weight = torch.tensor([[3.0, 4.0]])
     a, b = 1 / (math.exp(1) + 3), 1 / (math.exp(0.5) + 3)  # softmax of a patch that is off
     first, second = 0.6 * 1.0, 0.8 * 0.5  # weight times activity
-    expected = -(max(first * math.e * a, second * b) + max(first * a, second * math.exp(0.5) * b) + 2 * max(first * a, second * b))
+    expected = -(
+        max(first * math.e * a, second * b)
+        + max(first * a, second * math.exp(0.5) * b)
+        + 2 * max(first * a, second * b)
+    )
     assert diversity_loss(maps, vector, torch.tensor([[1.0]]), weight).item() == pytest.approx(expected, rel=1e-6)
 
 

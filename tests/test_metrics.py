@@ -67,7 +67,9 @@ def test_measures_of_maps_do_not_depend_on_order_or_class_names(seed):
     renamed[classes] = torch.arange(3)
     changed = maps[images][:, features], weight[classes][:, features], renamed[predicted[images]]
     assert metrics.sid(maps, weight, predicted, k=3) == pytest.approx(metrics.sid(*changed, k=3), rel=1e-5)
-    assert metrics.plausibility(maps, weight, predicted, masks) == pytest.approx(metrics.plausibility(*changed, masks[images]), rel=1e-5)
+    assert metrics.plausibility(maps, weight, predicted, masks) == pytest.approx(
+        metrics.plausibility(*changed, masks[images]), rel=1e-5
+    )
     one_by_one = [metrics.sid(maps[i : i + 1], weight, predicted[i : i + 1], k=3) for i in range(5)]
     assert metrics.sid(maps, weight, predicted, k=3) == pytest.approx(np.mean(one_by_one), rel=1e-5)
     assert 1 / 3 - 1e-6 <= metrics.sid(maps, weight, predicted, k=3) <= 1 + 1e-6
@@ -127,7 +129,9 @@ def test_contrastiveness_of_on_off_and_of_one_lump():
     assert metrics.contrastiveness(on_off) > 0.999
     assert metrics.contrastiveness(lump) < 0.8
     assert metrics.contrastiveness(on_off * 1e-4) == pytest.approx(metrics.contrastiveness(on_off), abs=1e-6)
-    assert metrics.contrastiveness(np.c_[on_off, np.ones(800)]) == pytest.approx(metrics.contrastiveness(on_off) / 2, abs=1e-6)
+    assert metrics.contrastiveness(np.c_[on_off, np.ones(800)]) == pytest.approx(
+        metrics.contrastiveness(on_off) / 2, abs=1e-6
+    )
     assert metrics.contrastiveness(lump) == metrics.contrastiveness(lump)
 
 
@@ -170,9 +174,15 @@ def test_measures_of_features_do_not_depend_on_order_or_class_names(seed):
     changed, renamed = features[images][:, order], np.argsort(classes)[labels[images]]
     assert metrics.class_independence(changed, renamed) == pytest.approx(metrics.class_independence(features, labels))
     assert metrics.correlation(changed) == pytest.approx(metrics.correlation(features))
-    assert metrics.contrastiveness(features[:, order], seed=1) == pytest.approx(metrics.contrastiveness(features, seed=1))
-    assert metrics.contrastiveness(3 * features + 1, seed=1) == pytest.approx(metrics.contrastiveness(features, seed=1), abs=1e-4)
-    assert metrics.attribute_alignment(changed, attributes[images]) == pytest.approx(metrics.attribute_alignment(features, attributes))
+    assert metrics.contrastiveness(features[:, order], seed=1) == pytest.approx(
+        metrics.contrastiveness(features, seed=1)
+    )
+    assert metrics.contrastiveness(3 * features + 1, seed=1) == pytest.approx(
+        metrics.contrastiveness(features, seed=1), abs=1e-4
+    )
+    assert metrics.attribute_alignment(changed, attributes[images]) == pytest.approx(
+        metrics.attribute_alignment(features, attributes)
+    )
     expected = metrics.structural_grounding(weight, kinds)
     assert metrics.structural_grounding(weight[classes][:, order], kinds[classes]) == pytest.approx(expected)
 
@@ -189,13 +199,15 @@ def test_everything_at_once_is_the_same_as_one_by_one(planted, trained):
     store, dataset = planted
     model = trained[2]
     result = metrics.evaluate(model, store, dataset, k=2)
-    from qpm_lib.explain import outputs_of
+    from qpm_lib.model.outputs import outputs_of
 
     out = outputs_of(model, store, store.rows(train=False))
     labels = store.labels[store.rows(train=False)]
     values = result.values
     assert values["accuracy"] == pytest.approx(metrics.accuracy(out.logits, labels))
-    assert values["sid"] == pytest.approx(metrics.sid(out.maps, model.class_weight, out.logits.argmax(1), k=2), rel=1e-5)
+    assert values["sid"] == pytest.approx(
+        metrics.sid(out.maps, model.class_weight, out.logits.argmax(1), k=2), rel=1e-5
+    )
     assert list(values) == list(metrics.MEASURES)
     assert set(result.notes) == {name for name, value in values.items() if value is None}
     assert result.notes["plausibility"] == "the data set has no segmentations"
@@ -238,7 +250,7 @@ def test_bootstrap_intervals_are_those_of_the_normal_theory():
 def test_plausibility_is_streamed_with_masks_of_the_data_set(toy, toy_store):
     probe = __import__("qpm_lib").train_linear_probe(toy_store)
     result = metrics.evaluate(probe, toy_store, toy)
-    from qpm_lib.explain import outputs_of
+    from qpm_lib.model.outputs import outputs_of
 
     rows = toy_store.rows(train=False)
     out = outputs_of(probe, toy_store, rows)
@@ -256,4 +268,6 @@ def test_measures_on_cuda_agree_with_the_cpu():
     predicted, masks = torch.randint(3, (8,), generator=generator), torch.rand(8, 9, 9, generator=generator) > 0.5
     there = maps.cuda(), weight.cuda(), predicted.cuda()
     assert metrics.sid(*there, k=3) == pytest.approx(metrics.sid(maps, weight, predicted, k=3), rel=1e-4)
-    assert metrics.plausibility(*there, masks.cuda()) == pytest.approx(metrics.plausibility(maps, weight, predicted, masks), rel=1e-4)
+    assert metrics.plausibility(*there, masks.cuda()) == pytest.approx(
+        metrics.plausibility(maps, weight, predicted, masks), rel=1e-4
+    )

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
-from qpm_lib._torchvision import import_torchvision
-from qpm_lib.backbones import load_backbone, weights_at_hand
-from qpm_lib.registry import BACKBONES
+from qpm_lib.backbones.frozen import load_backbone
+from qpm_lib.backbones.registry import BACKBONES
+from qpm_lib.backbones.torchvision import import_torchvision
+from qpm_lib.backbones.weights import weights_at_hand
 
 
 def random_state(width, patch, tokens, *, extra, scale=True, gated=False, depth=12):
@@ -36,7 +37,9 @@ def random_state(width, patch, tokens, *, extra, scale=True, gated=False, depth=
         }  # fmt: skip
         if gated:
             hidden = 4 * width
-            block |= {f"mlp.{n}.weight": draw(hidden, width) for n in ("w1", "w2")} | {f"mlp.{n}.bias": draw(hidden) for n in ("w1", "w2")}
+            block |= {f"mlp.{n}.weight": draw(hidden, width) for n in ("w1", "w2")} | {
+                f"mlp.{n}.bias": draw(hidden) for n in ("w1", "w2")
+            }
             block |= {"mlp.w3.weight": draw(width, hidden), "mlp.w3.bias": draw(width)}
         else:
             block |= {"mlp.fc1.weight": draw(4 * width, width), "mlp.fc1.bias": draw(4 * width)}
@@ -71,7 +74,11 @@ def rotary(grid, head_width):
 def official_tokens(state, images, *, patch, heads, prefix, positions=None, sin_cos=None, eps=1e-6, key_bias=True):
     """Tokens after the final norm: CLS, registers, patches."""
     width = state["cls_token"].shape[-1]
-    x = F.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=patch).flatten(2).transpose(1, 2)
+    x = (
+        F.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=patch)
+        .flatten(2)
+        .transpose(1, 2)
+    )
     x = torch.cat([state["cls_token"].expand(len(x), -1, -1), x], 1)
     if positions is not None:
         x = x + positions
@@ -141,7 +148,16 @@ def test_dinov2_without_registers(size, tmp_path):
 def test_dinov2_with_registers(size, tmp_path):
     state = random_state(384, 14, 1370, extra={"mask_token": (1, 384), "register_tokens": (1, 4, 384)})
     positions = official_positions(state["pos_embed"], size // 14, antialias=True, offset=0.0)
-    check("dinov2_vits14_reg", state, size, tmp_path, patch=14, heads=6, prefix=state["register_tokens"], positions=positions)
+    check(
+        "dinov2_vits14_reg",
+        state,
+        size,
+        tmp_path,
+        patch=14,
+        heads=6,
+        prefix=state["register_tokens"],
+        positions=positions,
+    )
 
 
 @pytest.mark.parametrize("size", [224, 160])
@@ -151,7 +167,14 @@ def test_dinov3(size, tmp_path):
     mask[384:768] = 0
     full = state | {"rope_embed.periods": torch.ones(16)} | {f"blocks.{i}.attn.qkv.bias_mask": mask for i in range(12)}
     sin_cos = rotary(size // 16, 64)
-    options = {"patch": 16, "heads": 6, "prefix": state["storage_tokens"], "sin_cos": sin_cos, "eps": 1e-5, "key_bias": False}
+    options = {
+        "patch": 16,
+        "heads": 6,
+        "prefix": state["storage_tokens"],
+        "sin_cos": sin_cos,
+        "eps": 1e-5,
+        "key_bias": False,
+    }
     check("dinov3_vits16", full, size, tmp_path, **options)
 
 

@@ -58,7 +58,16 @@ def test_the_gallery_is_small():
 
 def test_fixed_libraries_are_dependencies():
     names = {re.split(r"[<>=]", d)[0] for d in PROJECT["dependencies"]}
-    assert {"torch", "torchvision", "jupyterlab", "ipywidgets", "matplotlib", "cvxpy", "pyscipopt", "papermill"} <= names
+    assert {
+        "torch",
+        "torchvision",
+        "jupyterlab",
+        "ipywidgets",
+        "matplotlib",
+        "cvxpy",
+        "pyscipopt",
+        "papermill",
+    } <= names
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "qpm_lib").rglob("*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -84,7 +93,9 @@ def test_modules_are_one_idea(path):
 
 @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]])
 def test_ruff(arguments):
-    result = subprocess.run([sys.executable, "-m", "ruff", *arguments, "."], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", *arguments, "."], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qpm_lib.backbones import load_backbone
-from qpm_lib.config import DataConfig
-from qpm_lib.data import ImageDataset, PartLocations, load_dataset, read_cub, read_folder, read_image, read_manifest, to_rgb
-from qpm_lib.data.dataset import picture_position, square_position
+from qpm_lib.backbones.frozen import load_backbone
+from qpm_lib.core.config import DataConfig
+from qpm_lib.data.cub import read_cub
+from qpm_lib.data.dataset import ImageDataset, PartLocations
+from qpm_lib.data.folder import read_folder, read_manifest
+from qpm_lib.data.load import load_dataset
+from qpm_lib.data.pictures import picture_position, read_image, square_position, to_rgb
 
 
 def ramp(width=40, height=30):
@@ -145,7 +148,7 @@ def test_broken_exif_is_a_damaged_picture(tmp_path, monkeypatch):
     def broken(image):
         raise struct.error("unpack requires a buffer of 2 bytes")
 
-    monkeypatch.setattr("qpm_lib.data.dataset.ImageOps.exif_transpose", broken)
+    monkeypatch.setattr("qpm_lib.data.pictures.ImageOps.exif_transpose", broken)
     with pytest.raises(ValueError, match=r"a.jpg is damaged \(unpack requires"):
         read_image(tmp_path / "a.jpg")
 
@@ -173,7 +176,12 @@ def write_csv(tmp_path, rows, header=("file", "label", "split")):
     return tmp_path / "list.csv"
 
 
-GOOD = [("a/1.png", "owl", "train"), ("a/2.png", "owl", "test"), ("b/1.png", "Zaunkönig", "train"), ("b/ü 2.png", "Zaunkönig", "test")]
+GOOD = [
+    ("a/1.png", "owl", "train"),
+    ("a/2.png", "owl", "test"),
+    ("b/1.png", "Zaunkönig", "train"),
+    ("b/ü 2.png", "Zaunkönig", "test"),
+]
 
 
 def test_a_csv_file_with_and_without_a_split(tmp_path):
@@ -296,9 +304,13 @@ def test_parts_of_photographs_keep_their_colours(photographs, aspect, cropped):
             x, y = whole.parts.xy[row, part]
             box = [round(v) for v in (x - 2 * scale[0], y - 2 * scale[1], x + 2 * scale[0], y + 2 * scale[1])]
             colour = np.asarray(original.crop(box)).reshape(-1, 3).mean(0)
-            here.append(np.abs(seen[line - 2 : line + 3, column - 2 : column + 3].reshape(-1, 3).mean(0) - colour).mean())
+            here.append(
+                np.abs(seen[line - 2 : line + 3, column - 2 : column + 3].reshape(-1, 3).mean(0) - colour).mean()
+            )
             line, column = (line + 64) % 120 + 3, (column + 64) % 120 + 3
-            elsewhere.append(np.abs(seen[line - 2 : line + 3, column - 2 : column + 3].reshape(-1, 3).mean(0) - colour).mean())
+            elsewhere.append(
+                np.abs(seen[line - 2 : line + 3, column - 2 : column + 3].reshape(-1, 3).mean(0) - colour).mean()
+            )
     assert len(here) > 250
     assert np.median(here) < 6
     assert np.median(elsewhere) > 25

@@ -10,16 +10,18 @@ import torch
 from PIL import Image
 
 import qpm_lib
-from qpm_lib.adapter import DenseModel
-from qpm_lib.backbones import load_backbone
+from qpm_lib.backbones.frozen import load_backbone
 from qpm_lib.cli import main
-from qpm_lib.config import AdapterConfig, load_profile
-from qpm_lib.model import DinoQPM
-from qpm_lib.model_card import describe_model
-from qpm_lib.predict import Skipped, attach_backbone, find_pictures, heat_map_figure, predict_files
-from qpm_lib.selection import Selection, SparseSelection
-from qpm_lib.selection.sldd import select_sparse
-from qpm_lib.training import feature_vectors
+from qpm_lib.core.config import AdapterConfig
+from qpm_lib.core.profiles import load_profile
+from qpm_lib.model.card import describe_model
+from qpm_lib.model.dense import DenseModel
+from qpm_lib.model.heat_maps import heat_map_figure
+from qpm_lib.model.outputs import feature_vectors
+from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, predict_files
+from qpm_lib.model.qpm import DinoQPM
+from qpm_lib.selection.baselines.sldd import SparseSelection, select_sparse
+from qpm_lib.selection.problem import Selection
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,9 @@ def folder(tmp_path_factory, toy, toy_store, untrained, backbone):
     """A described model folder."""
     path, (model, selection) = tmp_path_factory.mktemp("run") / "model", untrained
     model.save(path, backbone=backbone.fingerprint)
-    describe_model(path, model, toy_store, toy, load_profile("smoke"), selection=selection, figures={"test accuracy": 0.25})
+    describe_model(
+        path, model, toy_store, toy, load_profile("smoke"), selection=selection, figures={"test accuracy": 0.25}
+    )
     return path
 
 
@@ -62,7 +66,9 @@ def test_answers_add_up(folder, pictures, backbone):
         assert (answer.class_name, answer.runner_up) == (model.class_names[first], model.class_names[second])
         assert answer.score == pytest.approx(float(logits[first]), abs=1e-4)
         assert sum(u.contribution for u in answer.features) + answer.bias == pytest.approx(answer.score, abs=1e-4)
-        assert sum(u.contribution for u in answer.deciding) == pytest.approx(float(logits[first] - logits[second]), abs=1e-4)
+        assert sum(u.contribution for u in answer.deciding) == pytest.approx(
+            float(logits[first] - logits[second]), abs=1e-4
+        )
         assert sorted(u.feature for u in answer.features) == np.flatnonzero(weight[first]).tolist()
         differ = {f for f in range(4) if weight[first, f] != weight[second, f]}
         assert {u.feature for u in answer.deciding} == differ
@@ -136,7 +142,7 @@ def test_wrong_use_is_one_line(arguments, message, folder, pictures, tmp_path, c
 
 
 def test_other_weights_are_refused(folder, tmp_path):
-    from qpm_lib.backbones import build_toy_vit, save_weights
+    from qpm_lib.backbones.toy_vit import build_toy_vit, save_weights
 
     save_weights(build_toy_vit(), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="trained with weights_sha256"):
@@ -161,12 +167,20 @@ def test_names_of_features_reach_the_card(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "m")
     before, model = (copy / "README.md").read_text().splitlines(), DinoQPM.load(copy)
     users = [line.split(" | ")[1] for line in before if "(examples/" in line]
-    odd = {"a hooked beak": "a hooked beak", "<b>&": "&lt;b&gt;&amp;", "x | y\n": "x / y", "[`a`](b)": "\\[\\`a\\`\\](b)"}
+    odd = {
+        "a hooked beak": "a hooked beak",
+        "<b>&": "&lt;b&gt;&amp;",
+        "x | y\n": "x / y",
+        "[`a`](b)": "\\[\\`a\\`\\](b)",
+    }
     for names in (odd, {name: name for name in ("one", "two", "three", "four")}):
         model.rename_features(list(names))
         after, plain = (copy / "README.md").read_text().splitlines(), names.values()
         rows = [line for line in after if "(examples/" in line]
-        assert rows == [f"| {n} | {u} | ![{n}](examples/feature_{f:02d}.jpg) |" for f, (n, u) in enumerate(zip(plain, users, strict=True))]
+        assert rows == [
+            f"| {n} | {u} | ![{n}](examples/feature_{f:02d}.jpg) |"
+            for f, (n, u) in enumerate(zip(plain, users, strict=True))
+        ]
         assert [line for line in after if line not in rows] == [line for line in before if "(examples/" not in line]
 
 
@@ -180,7 +194,9 @@ def test_a_baseline_answers_too(toy, toy_store, backbone, tmp_path):
     assert isinstance(chosen, SparseSelection)
     config = replace(load_profile("smoke", **{"selection.method": "sldd"}))
     chosen_vectors = torch.as_tensor(vectors[:, chosen.features])
-    model = DinoQPM.from_dense(dense, chosen, mean=chosen_vectors.mean(0), std=chosen_vectors.std(0), class_names=toy.class_names).eval()
+    model = DinoQPM.from_dense(
+        dense, chosen, mean=chosen_vectors.mean(0), std=chosen_vectors.std(0), class_names=toy.class_names
+    ).eval()
     model.save(tmp_path / "m", backbone=backbone.fingerprint)
     describe_model(tmp_path / "m", model, toy_store, toy, config, selection=chosen)
     loaded = qpm_lib.DinoQPM.load(tmp_path / "m")
@@ -195,8 +211,21 @@ def test_answers_are_kept_when_something_breaks_later(folder, pictures, tmp_path
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("qpm_lib.predict.save_heat_map", full)
-    assert main(["predict", str(folder), str(pictures), "--json", str(tmp_path / "a.json"), "--heatmaps", str(tmp_path / "maps")]) == 1
+    monkeypatch.setattr("qpm_lib.model.save_heat_map", full)
+    assert (
+        main(
+            [
+                "predict",
+                str(folder),
+                str(pictures),
+                "--json",
+                str(tmp_path / "a.json"),
+                "--heatmaps",
+                str(tmp_path / "maps"),
+            ]
+        )
+        == 1
+    )
     assert "No space left" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "a.json").read_text())["pictures"]) == 1
     assert main(["predict", str(folder), str(pictures), "--json", str(tmp_path)]) == 1

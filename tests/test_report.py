@@ -11,16 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from qpm_lib.config import load_profile
-from qpm_lib.data import read_image
-from qpm_lib.explain import outputs_of
-from qpm_lib.model import DinoQPM, FixedHead
-from qpm_lib.report import build_report
-from qpm_lib.report_drawings import matrix_svg, shared_tree, tree_html
-from qpm_lib.report_explorer import explorer_page
-from qpm_lib.report_pages import ModelPages
-from qpm_lib.runs import RunFolder
-from qpm_lib.snapshot import Snapshot, _choose, take_snapshot
+from qpm_lib.core.profiles import load_profile
+from qpm_lib.data.pictures import read_image
+from qpm_lib.model.head import FixedHead
+from qpm_lib.model.outputs import outputs_of
+from qpm_lib.model.qpm import DinoQPM
+from qpm_lib.report.build import build_report
+from qpm_lib.report.drawings import matrix_svg, shared_tree, tree_html
+from qpm_lib.report.explorer_page import explorer_page
+from qpm_lib.report.model_pages import ModelPages
+from qpm_lib.runs.folder import RunFolder
+from qpm_lib.runs.snapshot import Snapshot, choose_pictures, take_snapshot
 
 EVIL = '<script>alert("x")</script>'
 
@@ -84,16 +85,16 @@ def test_mistakes_come_first_and_then_every_class_in_turn():
     margin = np.zeros(30)
     margin[[3, 14, 25, 26]] = [0.5, 2.0, 1.0, 0.1]
     distance = np.arange(30.0)[::-1]
-    kept = _choose(labels, predicted, margin, distance, count=12, rng=np.random.default_rng(0))
+    kept = choose_pictures(labels, predicted, margin, distance, count=12, rng=np.random.default_rng(0))
     assert kept[:3].tolist() == [14, 25, 3]  # the three surest: a quarter of twelve
     right = kept[3:]
     assert (predicted[right] == labels[right]).all()
     assert np.bincount(labels[right]).tolist() == [3, 3, 3]
     assert [right[labels[right] == c][0] for c in range(3)] == [9, 19, 29]  # the nearest to what is typical
     assert len(set(kept.tolist())) == 12
-    few = _choose(labels, predicted, margin, distance, count=2, rng=np.random.default_rng(0))
+    few = choose_pictures(labels, predicted, margin, distance, count=2, rng=np.random.default_rng(0))
     assert len(few) == 2
-    everything = _choose(labels, predicted, margin, distance, count=1000, rng=np.random.default_rng(0))
+    everything = choose_pictures(labels, predicted, margin, distance, count=1000, rng=np.random.default_rng(0))
     assert sorted(everything.tolist()) == list(range(30))
 
 
@@ -102,14 +103,14 @@ def test_every_class_keeps_a_picture_that_stands_for_it(count):
     rng = np.random.default_rng(1)
     labels = np.repeat(np.arange(200), 29)
     predicted = np.where(rng.random(len(labels)) < 0.12, rng.integers(0, 200, len(labels)), labels)
-    kept = _choose(labels, predicted, rng.random(len(labels)), rng.random(len(labels)), count=count, rng=rng)
+    kept = choose_pictures(labels, predicted, rng.random(len(labels)), rng.random(len(labels)), count=count, rng=rng)
     assert len(set(kept.tolist())) == count
     assert set(labels[kept][labels[kept] == predicted[kept]]) == set(range(200))
     assert (labels[kept] != predicted[kept]).sum() == min(count // 4, count - 200)
 
 
 def test_fewer_pictures_are_kept_where_maps_are_large(model, toy, toy_store, tmp_path, monkeypatch):
-    monkeypatch.setattr("qpm_lib.snapshot._MAP_BYTES", 5 * 4 * toy_store.grid**2)
+    monkeypatch.setattr("qpm_lib.runs.snapshot._MAP_BYTES", 5 * 4 * toy_store.grid**2)
     assert len(take_snapshot(model, toy, toy_store, tmp_path).rows) == 5
     assert len(list((tmp_path / "pictures").iterdir())) == 5
 
@@ -210,7 +211,10 @@ def test_what_moved_the_lead_adds_up_too(pages):
         words, size = re.search(r"(the truth|even then the answer) would lead by (\d+\.\d+)", section).groups()
         usually = (weight[answer] - weight[truth]) @ snapshot.typical[truth]
         assert float(size) * (-1 if words == "the truth" else 1) == pytest.approx(usually, abs=0.006)
-        moved = [added - float(v) for added, v in zip(numbers(section), re.findall(r"usually ([+-]\d+\.\d+)", section), strict=True)]
+        moved = [
+            added - float(v)
+            for added, v in zip(numbers(section), re.findall(r"usually ([+-]\d+\.\d+)", section), strict=True)
+        ]
         assert sum(moved) == pytest.approx(lead - usually, abs=0.03)
         assert all(later <= earlier + 0.021 for earlier, later in pairwise(moved))
 
@@ -236,7 +240,9 @@ def test_a_feature_decides_between_classes_that_share_the_rest(pages):
 def signed(model, taken, tmp_path):
     """Pages of a baseline: real weights, some of them negative, and biases; a class without features, a feature without a class."""
     weight = np.array([[1, 1, 0.5, 0], [1, -1, 0.5, 0], [-2, 0, 0, 0], [0, 0, 0, 0]], np.float32)
-    head = FixedHead(torch.as_tensor(weight), torch.tensor([0.0, 0.5, 0, 1.5]), mean=model.head.mean.data, std=model.head.std.data)
+    head = FixedHead(
+        torch.as_tensor(weight), torch.tensor([0.0, 0.5, 0, 1.5]), mean=model.head.mean.data, std=model.head.std.data
+    )
     other = DinoQPM(model.adapter, head, features=model.features, class_names=("a", "b", "c", "d")).eval()
     shutil.copytree(taken[1] / "pictures", tmp_path / "pictures")
     predicted = (taken[0].values @ weight.T + head.bias.numpy()).argmax(1)
@@ -267,7 +273,9 @@ def test_pages_of_a_baseline_tell_for_from_against(signed):
         rest = re.search(r"different weights, and the bias: ([+-]\d+\.\d+)", section)
         assert sum(numbers(section)) + (float(rest.group(1)) if rest else 0) == pytest.approx(lead, abs=0.03)
         pair = {int(snapshot.labels[position]), int(snapshot.predicted[position])}
-        assert ("feature 0 (against)" in section) == (pair == {2, 3})  # only c has it, against; a and b have it, too, with other weights
+        assert ("feature 0 (against)" in section) == (
+            pair == {2, 3}
+        )  # only c has it, against; a and b have it, too, with other weights
         assert rest  # a shared feature with another weight, or the bias, in every pair of these classes
 
 

@@ -5,14 +5,17 @@ import pytest
 from filelock import FileLock
 
 from qpm_lib import runner
-from qpm_lib.artifacts import read_json
 from qpm_lib.cli import main
-from qpm_lib.config import load_profile
-from qpm_lib.runner import CHAPTERS, ChapterError, check_parameters, find_chapter, run_chapters
-from qpm_lib.runs import RunFolder, open_run
+from qpm_lib.core.artifacts import read_json
+from qpm_lib.core.profiles import load_profile
+from qpm_lib.runs.chapters import CHAPTERS, check_parameters, find_chapter
+from qpm_lib.runs.execution import ChapterError, run_chapters
+from qpm_lib.runs.folder import RunFolder, open_run
 
 PARAMETERS = 'run_folder = "x"  # folder\nprofile = "toy"  # profile\nanswer = 1  # a number'
-RECORD = "from qpm_lib.runs import open_run\nrun = open_run(run_folder, profile)\n{leave}run.record('{name}', answer=answer)"
+RECORD = (
+    "from qpm_lib.runs import open_run\nrun = open_run(run_folder, profile)\n{leave}run.record('{name}', answer=answer)"
+)
 
 
 def write_chapter(folder, chapter, body=""):
@@ -20,9 +23,14 @@ def write_chapter(folder, chapter, body=""):
     for file in chapter.leaves:
         leave += f"(run.path / '{file}').parent.mkdir(exist_ok=True)\n"
         leave += (
-            f"save_file({{}}, run.path / '{file}')\n" if file.endswith("safetensors") else f"(run.path / '{file}').write_text('{{}}')\n"
+            f"save_file({{}}, run.path / '{file}')\n"
+            if file.endswith("safetensors")
+            else f"(run.path / '{file}').write_text('{{}}')\n"
         )
-    cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(body or "1 + 1")]
+    cells = [
+        nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(body or "1 + 1"),
+    ]
     cells.append(nbformat.v4.new_code_cell(RECORD.format(leave=leave, name=chapter.name)))
     book = nbformat.v4.new_notebook(
         cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -58,7 +66,10 @@ def test_chapters_run_once_and_again_only_where_something_changed(small_course, 
     assert {p.name for p in (run.path / "notebooks").iterdir()} == {f"{c.name}.ipynb" for c in chain}
     result = read_json(run.path / "result.json")
     assert all(
-        result[c.name]["status"] == "done" and result[c.name]["seconds"] > 0 and result[c.name]["figures"] == {"answer": 1} for c in chain
+        result[c.name]["status"] == "done"
+        and result[c.name]["seconds"] > 0
+        and result[c.name]["figures"] == {"answer": 1}
+        for c in chain
     )
     assert statuses(run_chapters(run)) == ["skipped"] * 3
     run = new_run(tmp_path, **{"fine_tune.epochs": 2})
@@ -81,7 +92,9 @@ def test_a_chapter_that_raises_is_named_and_its_copy_kept(small_course, tmp_path
     folder, chain = small_course
     write_chapter(folder, chain[1], "raise KeyError('no such bird')")
     run = new_run(tmp_path)
-    with pytest.raises(ChapterError, match=r"chapter 02_dense_model, cell 2: KeyError: 'no such bird'\n.*02_dense_model\.failed\.ipynb"):
+    with pytest.raises(
+        ChapterError, match=r"chapter 02_dense_model, cell 2: KeyError: 'no such bird'\n.*02_dense_model\.failed\.ipynb"
+    ):
         run_chapters(run)
     kept = nbformat.read(run.path / "notebooks" / "02_dense_model.failed.ipynb", as_version=4)
     assert any(o.output_type == "error" for c in kept.cells if c.cell_type == "code" for o in c.outputs)
@@ -232,9 +245,14 @@ def test_errors_are_one_line_and_exit_1(arguments, words, capsys, tmp_path):
 
 def test_too_many_classes_for_the_wanted_sets_are_found_before_training(tmp_path):
     settings = {"selection.n_features": 4, "selection.n_per_class": 4}
-    with pytest.raises(ValueError, match=r"4 classes cannot have different sets .*=4.* only 1; raise selection.n_features"):
+    with pytest.raises(
+        ValueError, match=r"4 classes cannot have different sets .*=4.* only 1; raise selection.n_features"
+    ):
         RunFolder(
-            tmp_path, load_profile("smoke", **settings, **{"data.n_species": 4, "data.train_per_class": 6, "data.test_per_class": 3})
+            tmp_path,
+            load_profile(
+                "smoke", **settings, **{"data.n_species": 4, "data.train_per_class": 6, "data.test_per_class": 3}
+            ),
         ).dataset()
 
 
@@ -242,7 +260,7 @@ def test_a_report_that_cannot_be_made_does_not_hide_why_a_chapter_failed(monkeyp
     def failing(run, **options):
         raise ChapterError("chapter 02_dense_model, cell 2: boom")
 
-    monkeypatch.setattr("qpm_lib.runner.run_chapters", failing)
+    monkeypatch.setattr("qpm_lib.runs.run_chapters", failing)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "report").write_text("mine")
     assert main(["run", "--profile", "smoke", "--out", str(tmp_path / "run")]) == 1

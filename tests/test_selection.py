@@ -9,10 +9,10 @@ from scipy.optimize import linear_sum_assignment
 from selection_cases import instance, twins
 
 from qpm_lib import selection
-from qpm_lib.selection import heuristic
-from qpm_lib.selection.assignment import assign, best_subsets, relaxed_objective
 from qpm_lib.selection.constants import threshold
 from qpm_lib.selection.problem import Selection, make_problem, problem_objective
+from qpm_lib.selection.stages import heuristic
+from qpm_lib.selection.stages.assignment import assign, best_subsets, relaxed_objective
 
 # -- pieces ---------------------------------------------------------------------------------------------------------------------------
 
@@ -25,7 +25,9 @@ def test_assignment_equals_enumeration(seed):
     k = int(rng.integers(1, n + 1))
     c = int(rng.integers(1, min(20, math.comb(n, k)) + 1))
     kinds = int(rng.integers(1, 4))  # classes of a kind are near-copies, so many want the same set
-    a = rng.normal(size=(n, kinds))[:, rng.integers(0, kinds, c)] + rng.choice([0, 0.05, 0.3, 2]) * rng.normal(size=(n, c))
+    a = rng.normal(size=(n, kinds))[:, rng.integers(0, kinds, c)] + rng.choice([0, 0.05, 0.3, 2]) * rng.normal(
+        size=(n, c)
+    )
     problem = make_problem(a, None, n_features=n, n_per_class=k)
     result = assign(problem, np.arange(n))
     value = problem_objective(problem, np.arange(n), result.matrix)
@@ -160,7 +162,9 @@ def test_threshold_leaves_a_set_of_the_wanted_size():
     t = threshold(r, 4)
 
     def possible(limit):
-        return any(all(r[i, j] < limit for i, j in itertools.combinations(s, 2)) for s in itertools.combinations(range(10), 4))
+        return any(
+            all(r[i, j] < limit for i, j in itertools.combinations(s, 2)) for s in itertools.combinations(range(10), 4)
+        )
 
     assert possible(t)
     values = np.unique(r[np.triu_indices(10, 1)])

@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 from selection_cases import exhaustive, instance, twins, wishes
 
 from qpm_lib import selection
-from qpm_lib.selection import cuts, heuristic
-from qpm_lib.selection.assignment import assign
-from qpm_lib.selection.bounds import root_bound
-from qpm_lib.selection.local import local_cut, subset_values
 from qpm_lib.selection.problem import make_problem
-from qpm_lib.selection.tree import split_bound
+from qpm_lib.selection.stages import cuts, heuristic
+from qpm_lib.selection.stages.assignment import assign
+from qpm_lib.selection.stages.bounds import root_bound
+from qpm_lib.selection.stages.local import local_cut, subset_values
+from qpm_lib.selection.stages.tree import split_bound
 
 
 def check(a, r, found, options, best):
     assert found.objective == pytest.approx(best, abs=1e-6)
     assert found.status == "optimal"
     assert found.bound >= best - 1e-6
-    assert selection.objective(a, r, found.features, found.assignment, bias=options["bias"]) == pytest.approx(found.objective)
+    assert selection.objective(a, r, found.features, found.assignment, bias=options["bias"]) == pytest.approx(
+        found.objective
+    )
     assert (found.assignment.sum(1) == options["n_per_class"]).all()
     assert len({tuple(row) for row in found.assignment}) == a.shape[1]
     assert list(found.features) == sorted(set(found.features.tolist()))
@@ -69,7 +71,15 @@ def test_splitting_equals_exhaustive_search(seed):
     allowed = np.setdiff1d(np.arange(problem.n_candidates), problem.forbidden)
     problem, seen = problem.restrict(allowed), []
     start = heuristic.evaluate(problem, heuristic.greedy(problem))
-    split = split_bound(problem, start, cuts=[], bound=1e9, gap=0.0, has_time=lambda: True, on_progress=lambda _, bound: seen.append(bound))
+    split = split_bound(
+        problem,
+        start,
+        cuts=[],
+        bound=1e9,
+        gap=0.0,
+        has_time=lambda: True,
+        on_progress=lambda _, bound: seen.append(bound),
+    )
     best = exhaustive(a, r, **options, **wanted)
     assert split.value == pytest.approx(best, abs=1e-5)
     assert split.candidate.objective == pytest.approx(best, abs=1e-6)
@@ -82,7 +92,7 @@ def test_wide_gaps_are_split_and_the_answer_is_the_same(monkeypatch):
     options = {"n_features": 16, "n_per_class": 4, "gap": 0.0, "time_limit": 120}
     expected, seen = selection.solve(a, r, **options), []
     monkeypatch.setattr("qpm_lib.selection.solver._SCIP_WORK", -1.0)
-    monkeypatch.setattr("qpm_lib.selection.bounds._STALL_SHARE", 10.0)  # little work for the cutting planes
+    monkeypatch.setattr("qpm_lib.selection.stages.bounds._STALL_SHARE", 10.0)  # little work for the cutting planes
     found = selection.solve(a, r, **options, on_progress=seen.append)
     assert "splitting" in {p.stage for p in seen}
     assert found.objective == pytest.approx(expected.objective, abs=1e-6)
@@ -241,7 +251,9 @@ def test_an_error_inside_the_solver_is_not_lost(slow):
 
 def test_progress_only_gets_better():
     a, seen = twins(f=120, c=20, seed=7), []
-    found = selection.solve(a, selection.redundancy(a, 24, "as_written"), n_features=24, n_per_class=4, gap=0.0, on_progress=seen.append)
+    found = selection.solve(
+        a, selection.redundancy(a, 24, "as_written"), n_features=24, n_per_class=4, gap=0.0, on_progress=seen.append
+    )
     seconds, objectives, bounds, gaps, stages = (list(column) for column in zip(*seen, strict=True))
     assert seconds == sorted(seconds)
     assert objectives == sorted(objectives)
@@ -263,7 +275,12 @@ def everything(problem):
         yield (
             chosen,
             subsets,
-            np.array([[problem.value[[features[i] for i in sub], c].sum() for sub in subsets] for c in range(problem.n_classes)]),
+            np.array(
+                [
+                    [problem.value[[features[i] for i in sub], c].sum() for sub in subsets]
+                    for c in range(problem.n_classes)
+                ]
+            ),
         )
 
 
@@ -277,16 +294,29 @@ def test_no_cut_removes_a_selection(seed):
     s = np.clip(rng.dirichlet(np.ones(7)) * 4, 0, 1)
     point = cuts.Point(s, np.full(3, 1e4), np.zeros((7, 7)))
     order = cuts.descending(problem)
-    found = cuts.class_cuts(problem, point, order, 0) + cuts.duplicate_cuts(problem, np.sort(rng.choice(7, 4, replace=False)))
-    found += cuts.pair_rows(problem, point, 0) + cuts.clique_cuts(problem, point) + cuts.local_cuts(problem, point, rng, size=6)
+    found = cuts.class_cuts(problem, point, order, 0) + cuts.duplicate_cuts(
+        problem, np.sort(rng.choice(7, 4, replace=False))
+    )
+    found += (
+        cuts.pair_rows(problem, point, 0)
+        + cuts.clique_cuts(problem, point)
+        + cuts.local_cuts(problem, point, rng, size=6)
+    )
     if s.sum() > 2.2:
-        found += [cut for cut, _ in filter(None, (cuts.unlike_cut(problem, s, c, d) for c, d in itertools.combinations(range(3), 2)))]
+        found += [
+            cut
+            for cut, _ in filter(
+                None, (cuts.unlike_cut(problem, s, c, d) for c, d in itertools.combinations(range(3), 2))
+            )
+        ]
     for chosen, subsets, worth in everything(problem):
         for cut in found:
             limit = cut.right + cut.coefficients @ chosen[cut.features]
             limit += sum(w * chosen[i] * chosen[j] for (i, j), w in zip(cut.pairs, cut.weights, strict=True))
             picks = itertools.permutations(range(len(subsets)), len(cut.classes))
-            assert max(sum(worth[c, p] for c, p in zip(cut.classes, pick, strict=True)) for pick in picks) <= limit + 1e-6
+            assert (
+                max(sum(worth[c, p] for c, p in zip(cut.classes, pick, strict=True)) for pick in picks) <= limit + 1e-6
+            )
 
 
 @settings(max_examples=40, deadline=None)
@@ -354,7 +384,10 @@ def test_the_local_cut_is_the_convex_hull(seed):
         ({"required": [1.5]}, "required .=1.5. must be a whole number"),
         ({"pair_constraints": [(0, 4)]}, r"\(0, 4\): two different classes from 0 to 3"),
         ({"pair_constraints": [(2, 2)]}, "two different classes"),
-        ({"n_features": 4, "n_per_class": 3, "n_classes": 5, "pair_constraints": []}, "5 classes cannot have different sets"),
+        (
+            {"n_features": 4, "n_per_class": 3, "n_classes": 5, "pair_constraints": []},
+            "5 classes cannot have different sets",
+        ),
         ({"n_features": 2.7}, "n_features .=2.7. must be a whole number"),
     ],
 )
@@ -370,5 +403,7 @@ def test_class_pairs_that_cannot_all_be_alike_are_named():
     a = np.random.default_rng(0).normal(size=(7, 6))
     clique = list(itertools.combinations(range(4), 2))
     assert selection.solve(a, None, n_features=5, n_per_class=2, pair_constraints=clique, gap=0.0).status == "optimal"
-    with pytest.raises(ValueError, match=r"pair_constraints \[\(0, .*\(2, 3\)\] contradict each other: with n_features .=4"):
+    with pytest.raises(
+        ValueError, match=r"pair_constraints \[\(0, .*\(2, 3\)\] contradict each other: with n_features .=4"
+    ):
         selection.solve(a, None, n_features=4, n_per_class=2, pair_constraints=[(4, 5), *clique])

@@ -6,11 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
-from qpm_lib.selection import select_sparse
-from qpm_lib.selection.elastic_net import Layer, elastic_net, elastic_net_path, group_path, penalty_path, strongest_penalty
-from qpm_lib.selection.sldd import SparseSelection, qsenn_layer, sldd_layer, standardised
+from qpm_lib.selection.baselines.elastic_net import (
+    Layer,
+    elastic_net,
+    elastic_net_path,
+    group_path,
+    penalty_path,
+    strongest_penalty,
+)
+from qpm_lib.selection.baselines.sldd import SparseSelection, qsenn_layer, select_sparse, sldd_layer, standardised
 
 
 def planted(seed=0, n=300, f=12, c=4):
@@ -84,7 +90,9 @@ def test_the_group_penalty_equals_cvxpy(strength):
     scores = x.numpy() @ w.T + np.ones((120, 1)) @ cp.reshape(b, (1, 3), order="C")
     right = cp.sum(cp.multiply(scores, F.one_hot(y).numpy()), axis=1)
     penalty = 0.8 * cp.sum(cp.norm(w, 2, axis=0)) + 0.1 * cp.sum_squares(w)
-    best = cp.Problem(cp.Minimize(cp.sum(cp.log_sum_exp(scores, axis=1) - right) / 120 + strength * penalty)).solve(solver=cp.CLARABEL)
+    best = cp.Problem(cp.Minimize(cp.sum(cp.log_sum_exp(scores, axis=1) - right) / 120 + strength * penalty)).solve(
+        solver=cp.CLARABEL
+    )
     assert loss(x, y, ours, strength, 0.8, group=True) == pytest.approx(best, abs=1e-6)
     np.testing.assert_allclose(ours.weight.numpy(), w.value, atol=1e-3)
 
@@ -167,9 +175,8 @@ def test_bad_input_is_refused():
 @pytest.mark.parametrize("method", ["sldd", "qsenn"])
 def test_models_of_the_baselines_train_explain_and_come_back(method, planted, planted_config, trained, tmp_path):
     import qpm_lib
-    from qpm_lib.config import load_profile
-    from qpm_lib.explain import outputs_of
-    from qpm_lib.training import accuracy, feature_vectors
+    from qpm_lib.core.profiles import load_profile
+    from qpm_lib.model.outputs import accuracy, feature_vectors, outputs_of
 
     store, _ = planted
     rows = store.rows(train=True)
@@ -195,16 +202,20 @@ def test_models_of_the_baselines_train_explain_and_come_back(method, planted, pl
     out = outputs_of(model, store, store.rows(train=False)[:5])
     target = out.logits.argmax(1)
     explanation = model.explain_tokens(out, target)
-    torch.testing.assert_close(explanation.contributions.sum(1) + model.head.bias[target], out.logits.amax(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        explanation.contributions.sum(1) + model.head.bias[target], out.logits.amax(1), rtol=1e-4, atol=1e-4
+    )
     constant = (weight[target] * (model.head.mean / model.head.std)).sum(1) - model.head.bias[target]
-    torch.testing.assert_close(model.local_map(out, target).sum((1, 2)) - constant, out.logits.amax(1), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        model.local_map(out, target).sum((1, 2)) - constant, out.logits.amax(1), rtol=1e-3, atol=1e-3
+    )
     model.save(tmp_path / "m", backbone={})
     again = qpm_lib.DinoQPM.load(tmp_path / "m")
     torch.testing.assert_close(outputs_of(again, store, store.rows(train=False)[:5]).logits, out.logits)
 
 
 def test_choosing_a_method_brings_its_training_unless_it_is_set():
-    from qpm_lib.config import load_profile
+    from qpm_lib.core.profiles import load_profile
 
     plain, sldd, qsenn = (load_profile("cub", **{"selection.method": m}).fine_tune for m in ("qpm", "sldd", "qsenn"))
     assert (plain.epochs, sldd.epochs, qsenn.epochs) == (25, 50, 70)
@@ -213,13 +224,13 @@ def test_choosing_a_method_brings_its_training_unless_it_is_set():
 
 
 def test_the_rounds_of_qsenn_are_those_of_the_paper_or_of_the_release():
-    from qpm_lib.config import load_profile
-    from qpm_lib.training import _rounds
+    from qpm_lib.core.profiles import load_profile
+    from qpm_lib.model.stages import qsenn_rounds
 
-    intended = _rounds(load_profile("cub", **{"selection.method": "qsenn"}))
+    intended = qsenn_rounds(load_profile("cub", **{"selection.method": "qsenn"}))
     assert [epochs for epochs, _ in intended] == [10, 10, 10, 40]
     np.testing.assert_allclose([lr / 5e-3 for _, lr in intended], [1, 0.9, 0.81, 0.729])
     released = load_profile("cub", **{"selection.method": "qsenn", "selection.rounds": "released"})
-    assert _rounds(released) == [(25, 5e-3)] * 4
+    assert qsenn_rounds(released) == [(25, 5e-3)] * 4
     with pytest.raises(ValueError, match=r"fine_tune.epochs .=3. must be at least 4"):
         load_profile("cub", **{"selection.method": "qsenn", "fine_tune.epochs": 3})

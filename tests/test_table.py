@@ -5,17 +5,22 @@ import io
 
 import pytest
 
-from qpm_lib.artifacts import write_json
 from qpm_lib.cli import main
-from qpm_lib.config import load_profile
-from qpm_lib.metrics import MEASURES
-from qpm_lib.runs import RunFolder
-from qpm_lib.table import PUBLISHED, read_runs, table, to_csv, to_markdown
+from qpm_lib.core.artifacts import write_json
+from qpm_lib.core.profiles import load_profile
+from qpm_lib.metrics.evaluation import MEASURES
+from qpm_lib.runs.folder import RunFolder
+from qpm_lib.runs.published import PUBLISHED
+from qpm_lib.runs.table import read_runs, table, to_csv, to_markdown
 
 
 def result(accuracy, **others):
     values = dict.fromkeys(MEASURES, 0.5) | {"accuracy": accuracy, "plausibility": None} | others
-    return {"values": values, "intervals": {"accuracy": [accuracy - 0.1, accuracy + 0.1]}, "notes": {"plausibility": "no masks here"}}
+    return {
+        "values": values,
+        "intervals": {"accuracy": [accuracy - 0.1, accuracy + 0.1]},
+        "notes": {"plausibility": "no masks here"},
+    }
 
 
 def finished(folder, accuracies, **settings):
@@ -100,7 +105,10 @@ def test_measures_of_other_settings_are_refused(runs, tmp_path, capsys):
 def test_sid_of_another_k_is_another_row(tmp_path):
     folders = [finished(tmp_path / f"k{k}", {"dense": 0.5}, **{"seed": k, "selection.n_per_class": k}) for k in (2, 3)]
     rows = table(read_runs(folders))
-    assert [row.label for row in rows] == ["dense model (selection.n_per_class=2)", "dense model (selection.n_per_class=3)"]
+    assert [row.label for row in rows] == [
+        "dense model (selection.n_per_class=2)",
+        "dense model (selection.n_per_class=3)",
+    ]
 
 
 def test_other_data_are_another_table(tmp_path):

@@ -5,12 +5,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qpm_lib import pretraining
-from qpm_lib.artifacts import file_hash, read_json
-from qpm_lib.data.birdshapes import FACTOR_PART, FACTORS, PARTS
-from qpm_lib.data.toybirds import make_species, random_bird, render, species_name
-from qpm_lib.pretraining import PretrainingConfig, PretrainingRenders, patch_parts
+from qpm_lib.backbones.pretraining import PretrainingConfig, PretrainingRenders, patch_parts
+from qpm_lib.core.artifacts import file_hash, read_json
+from qpm_lib.data.toy.render import make_species, random_bird, render, species_name
+from qpm_lib.data.toy.shapes import FACTOR_PART, FACTORS, PARTS
 
-TWIG_PIXELS = 4  # labels are drawn at picture size, pictures at twice that: a twig can hide a few more pixels in the labels
+TWIG_PIXELS = (
+    4  # labels are drawn at picture size, pictures at twice that: a twig can hide a few more pixels in the labels
+)
 
 
 def distance(a, b):
@@ -82,7 +84,11 @@ def test_removing_a_part_changes_only_its_pixels(seed, part):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), factor=st.sampled_from([f for f in FACTORS if f != "base_colour"]), choice=st.integers(0, 4))
+@given(
+    seed=st.integers(0, 10**6),
+    factor=st.sampled_from([f for f in FACTORS if f != "base_colour"]),
+    choice=st.integers(0, 4),
+)
 def test_another_variant_changes_only_its_part(seed, factor, choice):
     bird = random_bird(np.random.default_rng(seed))
     other = bird._replace(**{factor: FACTORS[factor][choice % len(FACTORS[factor])]})
@@ -150,7 +156,9 @@ def test_histograms_of_twins_overlap():
     """Two pictures of one species differ more in colour than twins in the same scene do."""
     a, b = make_species()[:2]
     same_scene = [np.abs(render(a, s).image.mean((0, 1)) - render(b, s).image.mean((0, 1))).sum() for s in range(8)]
-    same_bird = [np.abs(render(a, s).image.mean((0, 1)) - render(a, s + 100).image.mean((0, 1))).sum() for s in range(8)]
+    same_bird = [
+        np.abs(render(a, s).image.mean((0, 1)) - render(a, s + 100).image.mean((0, 1))).sum() for s in range(8)
+    ]
     assert np.mean(same_scene) < 0.2 * np.mean(same_bird)
 
 

@@ -8,8 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import qpm_lib
-from qpm_lib.config import TrainingConfig
-from qpm_lib.training import accuracy, feature_vectors, fit, train_dense, train_linear_probe
+from qpm_lib.core.config import TrainingConfig
+from qpm_lib.model.outputs import accuracy, feature_vectors
+from qpm_lib.model.stages import train_dense, train_linear_probe
+from qpm_lib.model.training import fit
 
 
 def test_the_dense_model_learns_planted_classes(planted, trained):
@@ -40,7 +42,9 @@ def test_fine_tuning_leaves_the_dense_model_alone(planted, planted_config, train
     store, _ = planted
     dense, chosen, _, _ = trained
     before = {k: v.clone() for k, v in dense.state_dict().items()}
-    qpm_lib.fine_tune(dense, chosen, store, replace(planted_config, fine_tune=replace(planted_config.fine_tune, epochs=1)))
+    qpm_lib.fine_tune(
+        dense, chosen, store, replace(planted_config, fine_tune=replace(planted_config.fine_tune, epochs=1))
+    )
     assert all(torch.equal(before[k], v) for k, v in dense.state_dict().items())
 
 
@@ -91,7 +95,9 @@ def test_linear_probe_is_logistic_regression(planted):
     probe = train_linear_probe(store, strengths=(0.1,))
     train, test = store.rows(train=True), store.rows(train=False)
     scaler = StandardScaler().fit(store.cls_tokens(train))
-    reference = LogisticRegression(C=0.1, max_iter=1000).fit(scaler.transform(store.cls_tokens(train)), store.labels[train])
+    reference = LogisticRegression(C=0.1, max_iter=1000).fit(
+        scaler.transform(store.cls_tokens(train)), store.labels[train]
+    )
     batch = store.fetch(test)
     expected = reference.decision_function(scaler.transform(store.cls_tokens(test)))
     np.testing.assert_allclose(probe(batch.patches, batch.cls).logits, expected, atol=1e-3)

@@ -1,73 +1,46 @@
-"""Image collections: toy birds, CUB-200-2011, Stanford Cars, FGVC-Aircraft, folders and CSV files, all read into one `ImageDataset`."""
+"""Labelled pictures: rendered toy birds, CUB-200-2011, Stanford Cars, FGVC-Aircraft, folders and lists, all as one `ImageDataset`."""
 
-from dataclasses import asdict
-from functools import partial
-from pathlib import Path
-
-from filelock import FileLock
-
-from qpm_lib.artifacts import cache_folder, content_hash
-from qpm_lib.config import DataConfig
 from qpm_lib.data.aircraft import read_aircraft
 from qpm_lib.data.cars import read_cars
 from qpm_lib.data.cub import read_cub
-from qpm_lib.data.dataset import ImageDataset, PartLocations, read_image, to_rgb, without_damaged
-from qpm_lib.data.folder import read_folder, read_manifest
-from qpm_lib.data.toyset import Scenes, load_scenes, write_toybirds
+from qpm_lib.data.dataset import ImageDataset, PartLocations
+from qpm_lib.data.download import inventory, obtain, told_by
+from qpm_lib.data.folder import EXTENSIONS, is_picture, read_folder, read_manifest
+from qpm_lib.data.load import load_dataset
+from qpm_lib.data.pictures import UnreadableError, picture_position, read_image, to_rgb
+from qpm_lib.data.toy.render import CLUTTER, make_species, random_bird, render
+from qpm_lib.data.toy.scenes import ATTRIBUTES, Scenes, load_scenes, present, write_toybirds
+from qpm_lib.data.toy.shapes import FACTOR_PART, FACTORS, PARTS, Bird
 
 __all__ = [
+    "ATTRIBUTES",
+    "Bird",
+    "CLUTTER",
+    "EXTENSIONS",
+    "FACTORS",
+    "FACTOR_PART",
     "ImageDataset",
+    "PARTS",
     "PartLocations",
     "Scenes",
+    "UnreadableError",
+    "inventory",
+    "is_picture",
     "load_dataset",
     "load_scenes",
+    "make_species",
+    "obtain",
+    "picture_position",
+    "present",
+    "random_bird",
     "read_aircraft",
     "read_cars",
     "read_cub",
     "read_folder",
     "read_image",
     "read_manifest",
+    "render",
     "to_rgb",
+    "told_by",
     "write_toybirds",
 ]
-
-_RENDERER_VERSION = 1
-
-
-def _toybirds_root(config: DataConfig) -> Path:
-    """The rendered data set of a configuration, made on first use."""
-    recipe = {k: v for k, v in asdict(config).items() if k in ("n_species", "train_per_class", "test_per_class", "seed")}
-    root = Path(config.root) if config.root else cache_folder() / f"toybirds-{content_hash({**recipe, 'version': _RENDERER_VERSION})}"
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{root}.lock"):
-        if not (root / "images.txt").exists():
-            if root.exists() and any(root.iterdir()):
-                raise ValueError(f"data.root (={str(root)!r}) exists and holds no toy birds: choose an empty or new folder")
-            write_toybirds(root, **recipe)
-    return root
-
-
-def load_dataset(config: DataConfig) -> ImageDataset:
-    """Read the pictures that a configuration names; toy birds are rendered first where they are not there yet.
-
-    Raises
-    ------
-    ValueError : for a missing root, missing or inconsistent files, or a class without pictures.
-    """
-    if config.kind != "toybirds" and not config.root:
-        raise ValueError(
-            f"data.root is empty: name the folder of the pictures, for example --set data.root=pictures (data.kind={config.kind})"
-        )
-    if config.kind == "toybirds" and config.crop:
-        raise ValueError("data.crop=true does not go with data.kind=toybirds: their checks draw whole pictures")
-    root = _toybirds_root(config) if config.kind == "toybirds" else Path(config.root)
-    split = {"test_share": config.test_share, "seed": config.seed}
-    readers = {
-        "cars": read_cars,
-        "aircraft": read_aircraft,
-        "folder": partial(read_folder, **split),
-        "csv": partial(read_manifest, **split),
-    }
-    dataset = readers.get(config.kind, read_cub)(root)
-    dataset = dataset.crop_to_boxes() if config.crop else dataset
-    return without_damaged(dataset) if config.skip_damaged else dataset

@@ -43,11 +43,15 @@ def _boxes(path: Path, ids: list[str]) -> Float[np.ndarray, "images 4"]:
     corners = dict(_pairs(path))
     missing = [i for i in ids if i not in corners]
     if missing:
-        raise ValueError(f"{path} has no box for picture {missing[0]} ({len(missing)} such pictures): every picture needs one")
+        raise ValueError(
+            f"{path} has no box for picture {missing[0]} ({len(missing)} such pictures): every picture needs one"
+        )
     try:
         table = np.array([[float(value) for value in corners[i].split()] for i in ids]).reshape(len(ids), 4)
     except ValueError as error:
-        raise ValueError(f"{path} must hold four numbers behind each picture ({error}): take the official file") from error
+        raise ValueError(
+            f"{path} must hold four numbers behind each picture ({error}): take the official file"
+        ) from error
     low = np.maximum(table[:, :2] - 1, 0)
     return np.concatenate([low, table[:, 2:] - low], axis=1)
 
@@ -77,7 +81,9 @@ def read_aircraft(root: Path) -> ImageDataset:
     for path, pairs in zip(splits, rows, strict=True):
         unknown = [variant for _, variant in pairs if variant not in index]
         if unknown:
-            raise ValueError(f"{path} uses variant {unknown[0]!r}, which variants.txt does not list: take both from one archive")
+            raise ValueError(
+                f"{path} uses variant {unknown[0]!r}, which variants.txt does not list: take both from one archive"
+            )
     pairs = [*rows[0], *rows[1]]
     ids = [picture for picture, _ in pairs]
     check_names(splits[1], ids)

@@ -13,6 +13,8 @@ LAYOUT = (
     "Stanford Cars needs devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat (beside devkit or in it) and the "
     "pictures in cars_train/ and cars_test/; data_scripts/fetch_cars.py says where to get them"
 )
+
+
 _BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
@@ -40,7 +42,11 @@ def _annotations(path: Path) -> tuple[list[str], Int[np.ndarray, "images"], Floa
     table = _variable(path, "annotations")
     absent = [field for field in ("fname", "class", *_BOX) if field not in (table.dtype.names or ())]
     if absent:
-        hint = " (the devkit's cars_test_annos.mat has no classes: take the file with labels)" if absent == ["class"] else ""
+        hint = (
+            " (the devkit's cars_test_annos.mat has no classes: take the file with labels)"
+            if absent == ["class"]
+            else ""
+        )
         raise ValueError(f"{path} has no field {absent[0]!r}{hint}: {LAYOUT}")
     names = [str(name) for name in table["fname"]]
     check_names(path, names)

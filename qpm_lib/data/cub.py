@@ -67,7 +67,9 @@ def _class_attributes(root: Path, n_classes: int) -> Float[np.ndarray, "classes 
     return table
 
 
-def _image_attributes(root: Path, ids: Sequence[str], n_attributes: int) -> Bool[np.ndarray, "images attributes"] | None:
+def _image_attributes(
+    root: Path, ids: Sequence[str], n_attributes: int
+) -> Bool[np.ndarray, "images attributes"] | None:
     path = root / "attributes" / "image_attribute_labels.txt"
     if not path.exists() or n_attributes == 0:
         return None

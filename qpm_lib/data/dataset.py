@@ -1,17 +1,16 @@
 """One description of a labelled image collection, whatever it was read from."""
 
 import logging
-import struct
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from qpm_lib.artifacts import content_hash
-from qpm_lib.progress import progress
+from qpm_lib.core import content_hash, progress
+from qpm_lib.data.pictures import UnreadableError, missing_picture, read_image, square_position
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +153,14 @@ class ImageDataset:
         try:
             sizes = [(self.root / name).stat().st_size for name in self.files]
         except FileNotFoundError as error:
-            raise _missing(Path(error.filename)) from None
-        content = {"files": self.files, "sizes": sizes, "labels": self.labels, "train": self.is_train, "classes": self.class_names}
+            raise missing_picture(Path(error.filename)) from None
+        content = {
+            "files": self.files,
+            "sizes": sizes,
+            "labels": self.labels,
+            "train": self.is_train,
+            "classes": self.class_names,
+        }
         return content_hash({**content, "boxes": self.boxes} if self.cropped else content)
 
     def keep(self, rows: Int[np.ndarray, "rows"], skipped: dict[str, str] | None = None) -> "ImageDataset":
@@ -167,35 +172,13 @@ class ImageDataset:
         parts = self.parts and PartLocations(self.parts.names, self.parts.xy[rows], self.parts.visible[rows])
         masks = None if self.masks is None else tuple(self.masks[i] for i in rows)
         return replace(
-            self, files=tuple(self.files[i] for i in rows), parts=parts, masks=masks, skipped={**self.skipped, **(skipped or {})}, **pick
+            self,
+            files=tuple(self.files[i] for i in rows),
+            parts=parts,
+            masks=masks,
+            skipped={**self.skipped, **(skipped or {})},
+            **pick,
         )
-
-
-# What Pillow raises for files from anywhere, broken EXIF data included.
-DAMAGED = (
-    OSError,
-    UnidentifiedImageError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-_LEAVE_OUT = "or set data.skip_damaged=true to leave such files out"
-
-
-class UnreadableError(ValueError):
-    """A picture that cannot be read; `reason` says why in a few words."""
-
-    def __init__(self, path: Path, reason: str, way_out: str) -> None:
-        super().__init__(f"picture {path} is {reason}: {way_out}")
-        self.reason = reason
-
-
-def _missing(path: Path) -> UnreadableError:
-    return UnreadableError(path, "missing", f"restore it, {_LEAVE_OUT}")
 
 
 def _window(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -203,67 +186,6 @@ def _window(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> tuple[int, in
     left, top = (int(np.clip(np.floor(box[i]), 0, size[i] - 1)) for i in (0, 1))
     right, bottom = (int(np.clip(np.ceil(box[i] + box[i + 2]), low + 1, size[i])) for i, low in ((0, left), (1, top)))
     return left, top, right, bottom
-
-
-def square_position(xy: Float[np.ndarray, "points 2"], size: tuple[int, int], aspect: str) -> Float[np.ndarray, "points 2"]:
-    """Pixels of a picture as places in the square that the backbone sees, 0 to 1; outside of that where `crop` cuts a point away."""
-    width, height = size
-    if aspect == "squash":
-        return xy / [width, height]
-    side = min(size)
-    return (xy - [(width - side) / 2, (height - side) / 2]) / side
-
-
-def picture_position(place: Float[np.ndarray, "points 2"], size: tuple[int, int], aspect: str) -> Float[np.ndarray, "points 2"]:
-    """The inverse of `square_position`."""
-    width, height = size
-    if aspect == "squash":
-        return place * [width, height]
-    side = min(size)
-    return place * side + [(width - side) / 2, (height - side) / 2]
-
-
-def to_rgb(image: Image.Image, *, upright: bool = True) -> Image.Image:
-    """Any picture as 8-bit RGB: turned upright by its EXIF data, transparent parts on white.
-
-    16 bits are divided by 257, 32 bits too unless no value exceeds 255; floating point is read as 0 to 1 unless a value exceeds 1.
-
-    Raises
-    ------
-    ValueError : for values that are not finite.
-    """
-    if upright:
-        image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":
-        grey = np.asarray(image, np.float64)
-        if not np.isfinite(grey).all():
-            raise ValueError("it holds values that are not finite")
-        top = grey.max(initial=0)
-        scale = 255.0 if image.mode == "F" and top <= 1 else 1.0 if top <= 255 and not image.mode.startswith("I;16") else 1 / 257
-        image = Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    image.info.pop("exif", None)  # so that nobody turns it again
-    return image
-
-
-def read_image(path: Path, *, upright: bool = True) -> Image.Image:
-    """Read a picture as RGB (see `to_rgb`).
-
-    Raises
-    ------
-    ValueError : when the file is missing or cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            return to_rgb(image, upright=upright)
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except DAMAGED as error:
-        detail = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
-        raise UnreadableError(path, f"damaged ({detail})", f"replace it, {_LEAVE_OUT}") from error
 
 
 def without_damaged(dataset: ImageDataset) -> ImageDataset:

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
+from qpm_lib.core import progress
 from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.layout import leads_out
-from qpm_lib.progress import progress
 
 _CHUNK = 2**20
 _DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
@@ -71,13 +71,17 @@ def _download(url: str, output: Any, _pooch: Any, *, part: Path) -> None:
     start = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=60) as response:
-        if not (start and response.status_code == requests.codes.requested_range_not_satisfiable):  # else it is whole: the checksum tells
+        if not (
+            start and response.status_code == requests.codes.requested_range_not_satisfiable
+        ):  # else it is whole: the checksum tells
             response.raise_for_status()
             start = start if response.status_code == requests.codes.partial_content else 0
             total = start + int(response.headers.get("Content-Length", 0))
             with part.open("ab" if start else "wb") as file:
                 chunks = response.iter_content(_CHUNK)
-                for chunk in progress(chunks, f"{part.stem} (MiB)", total=-(-total // _CHUNK) or None, initial=start // _CHUNK):
+                for chunk in progress(
+                    chunks, f"{part.stem} (MiB)", total=-(-total // _CHUNK) or None, initial=start // _CHUNK
+                ):
                     file.write(chunk)
             if total > start and part.stat().st_size < total:
                 raise requests.ConnectionError(f"the connection ended after {part.stat().st_size} of {total} bytes")
@@ -104,7 +108,9 @@ def fetch(name: str, folder: Path) -> Path:
     archive, folder = _archive(name), folder.expanduser()  # pooch expands `~` too
     downloader = partial(_download, part=folder / f"{archive.file}.part")
     try:
-        path = pooch.retrieve(archive.url, f"sha256:{archive.sha256}", fname=archive.file, path=folder, downloader=downloader)
+        path = pooch.retrieve(
+            archive.url, f"sha256:{archive.sha256}", fname=archive.file, path=folder, downloader=downloader
+        )
     except requests.RequestException as error:
         raise ValueError(
             f"{archive.url} could not be fetched ({error}): run this again to go on, or put the file into {folder} yourself"
@@ -119,7 +125,9 @@ def fetch(name: str, folder: Path) -> Path:
 
 def _refuse(archive: Path, member: str, link: str) -> None:
     where = f" -> {link!r}" if link else ""
-    raise ValueError(f"{archive} holds {member!r}{where}, which leads out of the folder: it was not unpacked; take the official archive")
+    raise ValueError(
+        f"{archive} holds {member!r}{where}, which leads out of the folder: it was not unpacked; take the official archive"
+    )
 
 
 def _untar(archive: Path, folder: Path) -> None:

@@ -40,10 +40,16 @@ def read_folder(root: Path, *, test_share: float = 0.3, seed: int = 0) -> ImageD
     ValueError : when there is no such folder, fewer than two classes, or a class with fewer than two pictures.
     """
     if not root.is_dir():
-        raise ValueError(f"data.root (={str(root)!r}) is not a folder: it must hold one sub-folder of pictures per class")
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX")
+        raise ValueError(
+            f"data.root (={str(root)!r}) is not a folder: it must hold one sub-folder of pictures per class"
+        )
+    classes = sorted(
+        p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX"
+    )
     if len(classes) < 2:
-        raise ValueError(f"{root} holds {len(classes)} sub-folders: at least two classes are needed, one sub-folder each")
+        raise ValueError(
+            f"{root} holds {len(classes)} sub-folders: at least two classes are needed, one sub-folder each"
+        )
     files, labels = [], []
     for label, name in enumerate(classes):
         pictures = sorted(p for p in (root / name).iterdir() if is_picture(p))
@@ -54,7 +60,9 @@ def read_folder(root: Path, *, test_share: float = 0.3, seed: int = 0) -> ImageD
         files += [p.relative_to(root).as_posix() for p in pictures]
         labels += [label] * len(pictures)
     is_train = stratified_split(np.array(labels), test_share, seed)
-    return ImageDataset(root=root, files=tuple(files), labels=np.array(labels), is_train=is_train, class_names=tuple(classes))
+    return ImageDataset(
+        root=root, files=tuple(files), labels=np.array(labels), is_train=is_train, class_names=tuple(classes)
+    )
 
 
 def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -69,10 +77,14 @@ def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
     missing = {"file", "label"} - set(names)
     if missing or len(set(names)) < len(names):
         lacks = f" ({', '.join(sorted(missing))} missing)" if missing else ""
-        raise ValueError(f"{path} has the columns {names}: file and label, each once and separated by commas, are needed{lacks}")
+        raise ValueError(
+            f"{path} has the columns {names}: file and label, each once and separated by commas, are needed{lacks}"
+        )
     for line, row in lines:
         if len(row) != len(names):
-            raise ValueError(f"{path}, line {line}: {len(row)} values for {len(names)} columns; a name with a comma needs quotes")
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} values for {len(names)} columns; a name with a comma needs quotes"
+            )
     return [(line, dict(zip(names, row, strict=True))) for line, row in lines]
 
 
@@ -87,7 +99,9 @@ def read_manifest(path: Path, *, test_share: float = 0.3, seed: int = 0) -> Imag
         fewer than two pictures; the line is named.
     """
     if not path.is_file():
-        raise ValueError(f"data.root (={str(path)!r}) is not a CSV file: data.kind=csv needs one with the columns file,label[,split]")
+        raise ValueError(
+            f"data.root (={str(path)!r}) is not a CSV file: data.kind=csv needs one with the columns file,label[,split]"
+        )
     rows = _table(path)
     seen = set()
     for line, row in rows:
@@ -95,7 +109,9 @@ def read_manifest(path: Path, *, test_share: float = 0.3, seed: int = 0) -> Imag
         if not name or not row["label"]:
             raise ValueError(f"{path}, line {line}: file and label must not be empty")
         if leads_out(name) or "\0" in name:
-            raise ValueError(f"{path}, line {line}: {name!r} lies outside {path.parent}; files must lie beside the CSV file or below it")
+            raise ValueError(
+                f"{path}, line {line}: {name!r} lies outside {path.parent}; files must lie beside the CSV file or below it"
+            )
         place = os.path.normcase(PurePosixPath(name))
         if place in seen:
             raise ValueError(f"{path}, line {line}: {name!r} is listed twice")
@@ -108,7 +124,9 @@ def read_manifest(path: Path, *, test_share: float = 0.3, seed: int = 0) -> Imag
     labels = np.array([classes.index(row["label"]) for _, row in rows])
     rare = np.flatnonzero(np.bincount(labels) < 2)
     if len(rare):
-        raise ValueError(f"{path}: class {classes[rare[0]]!r} has one picture ({len(rare)} such classes): at least two are needed")
+        raise ValueError(
+            f"{path}: class {classes[rare[0]]!r} has one picture ({len(rare)} such classes): at least two are needed"
+        )
     given = np.array([row.get("split") == "train" for _, row in rows])
     is_train = given if "split" in rows[0][1] else stratified_split(labels, test_share, seed)
     files = tuple(row["file"] for _, row in rows)

@@ -11,11 +11,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from qpm_lib.adapter import Output
 from qpm_lib.backbones import FrozenBackbone
-from qpm_lib.features import FeatureStore
-from qpm_lib.model import DinoQPM
-from qpm_lib.training import Classifier, feature_vectors, outputs
+from qpm_lib.model import Classifier, DinoQPM
 
 log = logging.getLogger(__name__)
 
@@ -63,29 +60,3 @@ def compare_classes(weight: Float[Tensor, "classes n"], a: int, b: int) -> Compa
     """Which features two classes share and which tell them apart."""
     first, second = weight[a].cpu().numpy() != 0, weight[b].cpu().numpy() != 0
     return Comparison(np.flatnonzero(first & ~second), np.flatnonzero(first & second), np.flatnonzero(second & ~first))
-
-
-def correct_rows(model: Classifier, store: FeatureStore, *, train: bool = False) -> Int[Tensor, "rows"]:
-    """Rows of the test split (or the training split) that a model predicts correctly: figures take their pictures from these.
-
-    A model that is always wrong has none; all rows are returned then, and the log says so.
-    """
-    rows = store.rows(train)
-    right = torch.cat([(out.logits.argmax(1) == labels).cpu() for out, labels in outputs(model, store, rows)])
-    if not right.any():
-        log.warning("no picture is predicted correctly: examples are taken from all pictures")
-        return rows
-    return rows[right]
-
-
-def most_activating(model: Classifier, store: FeatureStore, *, count: int = 6, train: bool = False) -> Int[np.ndarray, "n count"]:
-    """Rows of the store on which each feature is strongest, among `correct_rows` only; fewer where there are fewer."""
-    rows = correct_rows(model, store, train=train)
-    vectors = torch.as_tensor(feature_vectors(model, store, rows))
-    return rows[vectors.topk(min(count, len(rows)), dim=0).indices.T].numpy()
-
-
-def outputs_of(model: Classifier, store: FeatureStore, rows: Int[Tensor, "rows"]) -> Output:
-    """Outputs of a few rows at once."""
-    parts = [out for out, _ in outputs(model, store, rows)]
-    return Output(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

@@ -2,7 +2,7 @@
 
 from qpm_lib.metrics.classification import accuracy, confusion
 from qpm_lib.metrics.evaluation import MEASURES, Evaluation, bootstrap_interval, evaluate
-from qpm_lib.metrics.ground_truth import PartChecks, Purity, feature_purity, part_checks, part_importance
+from qpm_lib.metrics.ground_truth import PartChecks, part_checks, part_importance
 from qpm_lib.metrics.interpretability import (
     attribute_alignment,
     class_independence,
@@ -14,9 +14,29 @@ from qpm_lib.metrics.interpretability import (
     sid,
     structural_grounding,
 )
+from qpm_lib.metrics.purity import Purity, feature_purity
+from qpm_lib.metrics.trade_off import trade_off
 
 __all__ = [
-    "MEASURES", "Evaluation", "PartChecks", "Purity", "accuracy", "attribute_alignment", "bootstrap_interval", "class_independence",
-    "confusion", "contrastiveness", "correlation", "evaluate", "feature_purity", "grid_masks", "part_checks", "part_importance",
-    "plausibility", "pointing", "sid", "structural_grounding",
-]  # fmt: skip
+    "Evaluation",
+    "MEASURES",
+    "PartChecks",
+    "Purity",
+    "accuracy",
+    "attribute_alignment",
+    "bootstrap_interval",
+    "class_independence",
+    "confusion",
+    "contrastiveness",
+    "correlation",
+    "evaluate",
+    "feature_purity",
+    "grid_masks",
+    "part_checks",
+    "part_importance",
+    "plausibility",
+    "pointing",
+    "sid",
+    "structural_grounding",
+    "trade_off",
+]

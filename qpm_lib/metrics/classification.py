@@ -12,7 +12,9 @@ def accuracy(logits: Float[Tensor, "images classes"], labels: Int[Tensor, "image
     return float((logits.argmax(1) == labels).float().mean())
 
 
-def confusion(predicted: Int[Tensor, "images"], labels: Int[Tensor, "images"], n_classes: int) -> Int[Tensor, "classes classes"]:
+def confusion(
+    predicted: Int[Tensor, "images"], labels: Int[Tensor, "images"], n_classes: int
+) -> Int[Tensor, "classes classes"]:
     """Counts: row true class, column predicted class."""
     if max(predicted.max(), labels.max()) >= n_classes:
         raise ValueError(f"a class (={int(max(predicted.max(), labels.max()))}) exceeds n_classes (={n_classes})")

@@ -11,7 +11,7 @@ from torch import Tensor
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
 from qpm_lib.metrics import interpretability as measure
-from qpm_lib.training import Classifier, feature_vectors, outputs
+from qpm_lib.model import Classifier, feature_vectors, outputs
 
 MEASURES = {
     "accuracy": "accuracy (test)",
@@ -82,7 +82,11 @@ def evaluate(model: Classifier, store: FeatureStore, dataset: ImageDataset, *, k
     per_image, notes = _on_test_pictures(model, store, dataset, k), {}
     per_image["sid"] = per_image["sid"][~np.isnan(per_image["sid"])]
     values: dict[str, float | None] = {name: float(v.mean()) if len(v) else None for name, v in per_image.items()}
-    intervals = {name: bootstrap_interval(v, seed=seed) for name, v in per_image.items() if len(v) and name != "plausibility_chance"}
+    intervals = {
+        name: bootstrap_interval(v, seed=seed)
+        for name, v in per_image.items()
+        if len(v) and name != "plausibility_chance"
+    }
     values = dict.fromkeys(MEASURES) | values
     if values["sid"] is None:
         notes["sid"] = f"no predicted class has {k} features"
@@ -90,12 +94,18 @@ def evaluate(model: Classifier, store: FeatureStore, dataset: ImageDataset, *, k
         notes |= dict.fromkeys(("plausibility", "plausibility_chance", "pointing"), "the data set has no segmentations")
     on_features, why = _on_training_features(model, store, dataset, seed)
     values = {name: on_features.get(name, values[name]) for name in MEASURES}
-    return Evaluation(values, intervals, {name: note for name, note in {**notes, **why}.items() if values[name] is None})
+    return Evaluation(
+        values, intervals, {name: note for name, note in {**notes, **why}.items() if values[name] is None}
+    )
 
 
-def _on_test_pictures(model: Classifier, store: FeatureStore, dataset: ImageDataset, k: int) -> dict[str, Float[np.ndarray, "images"]]:
+def _on_test_pictures(
+    model: Classifier, store: FeatureStore, dataset: ImageDataset, k: int
+) -> dict[str, Float[np.ndarray, "images"]]:
     rows, done = store.rows(train=False), 0
-    found: dict[str, list[Tensor]] = {name: [] for name in ("accuracy", "sid", "plausibility", "plausibility_chance", "pointing")}
+    found: dict[str, list[Tensor]] = {
+        name: [] for name in ("accuracy", "sid", "plausibility", "plausibility_chance", "pointing")
+    }
     weight = model.class_weight.detach()
     for out, labels in outputs(model, store, rows):
         predicted = out.logits.argmax(1)
@@ -103,7 +113,10 @@ def _on_test_pictures(model: Classifier, store: FeatureStore, dataset: ImageData
         found["sid"].append(measure.sid_per_image(out.maps, weight, predicted, k))
         if dataset.masks is not None:
             masks = _stack_masks(
-                dataset, rows[done : done + len(labels)].tolist(), store.grid, crop=store.backbone_fingerprint.get("aspect") == "crop"
+                dataset,
+                rows[done : done + len(labels)].tolist(),
+                store.grid,
+                crop=store.backbone_fingerprint.get("aspect") == "crop",
             )
             score, chance = measure.plausibility_per_image(out.maps, weight, predicted, masks)
             found["plausibility"].append(score)
@@ -134,6 +147,10 @@ def _on_training_features(
     else:
         values["structural_grounding"] = measure.structural_grounding(weight, classes)
         notes["structural_grounding"] = "no two classes have an attribute in common"
-    values["attribute_alignment"] = None if attributes is None else measure.attribute_alignment(vectors, attributes[rows.numpy()])
-    notes["attribute_alignment"] = "the data set has no attributes per picture" if attributes is None else "no attribute varies"
+    values["attribute_alignment"] = (
+        None if attributes is None else measure.attribute_alignment(vectors, attributes[rows.numpy()])
+    )
+    notes["attribute_alignment"] = (
+        "the data set has no attributes per picture" if attributes is None else "no attribute varies"
+    )
     return {name: None if value is None or math.isnan(value) else float(value) for name, value in values.items()}, notes

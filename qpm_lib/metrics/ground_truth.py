@@ -15,13 +15,10 @@ from einops import einsum
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
-from qpm_lib.data import ImageDataset
-from qpm_lib.data.birdshapes import FACTOR_PART, FACTORS, PARTS, Bird
-from qpm_lib.data.toybirds import CLUTTER, random_bird, render
-from qpm_lib.data.toyset import ATTRIBUTES, Scenes, present
-from qpm_lib.progress import progress
+from qpm_lib.core import progress
+from qpm_lib.data import CLUTTER, FACTOR_PART, FACTORS, PARTS, Bird, ImageDataset, Scenes
 
 Explain = Callable[[Sequence[Image.Image], Int[Tensor, "batch"]], Float[Tensor, "batch g g"]]
 Classify = Callable[[Sequence[Image.Image]], Float[Tensor, "batch classes"]]
@@ -81,7 +78,9 @@ def sufficient_parts(species: Sequence[Bird], label: int) -> list[frozenset[str]
     def look(bird: Bird, part: str) -> tuple[str, ...]:
         return tuple(getattr(bird, factor) for factor, where in FACTOR_PART.items() if where == part)
 
-    differs = [{p for p in VARIED if look(bird, p) != look(species[label], p)} for c, bird in enumerate(species) if c != label]
+    differs = [
+        {p for p in VARIED if look(bird, p) != look(species[label], p)} for c, bird in enumerate(species) if c != label
+    ]
     found: list[frozenset[str]] = []
     for size in range(1, len(VARIED) + 1):
         for chosen in itertools.combinations(VARIED, size):
@@ -135,10 +134,20 @@ def part_checks(
         values = [s[name] for s in scores if s.get(name) is not None]
         return float(np.mean(values)) if values else None
 
-    names = ("sufficient", "preservation", "deletion", "correctness", "contrastivity", "contrastivity_chance", "distractibility")
+    names = (
+        "sufficient",
+        "preservation",
+        "deletion",
+        "correctness",
+        "contrastivity",
+        "contrastivity_chance",
+        "distractibility",
+    )
     means = {name: mean(name) for name in names}
     three = [means[name] for name in names[:3] if means[name] is not None]
-    return PartChecks(completeness=float(np.mean(three)) if three else None, **means, pictures=len(scores), undefined=undefined)
+    return PartChecks(
+        completeness=float(np.mean(three)) if three else None, **means, pictures=len(scores), undefined=undefined
+    )
 
 
 def _check_picture(
@@ -196,76 +205,3 @@ def _contrast(
     gains = {p: gain[PARTS.index(p) - 1] for p in visible}
     top = max(gains.values())
     return {"contrastivity": float(gains[other[1]] >= top > 0), "contrastivity_chance": 1 / len(visible)}
-
-
-@dataclass(frozen=True)
-class Purity:
-    """What each feature answers to, measured on birds with independent random variants.
-
-    Attributes
-    ----------
-    explained : (n, A) share of a feature's variance that one attribute (part and variant) explains. attributes : their names.
-    best : (n,) the attribute that explains most. purity : (n,) that share. on_part : (n,) share of the feature's map on the part of that
-    attribute, on birds that have it. part_area : (n,) share of the picture that part covers: chance.
-    """
-
-    explained: Float[np.ndarray, "n attributes"]
-    attributes: tuple[str, ...]
-    best: Int[np.ndarray, "n"]
-    purity: Float[np.ndarray, "n"]
-    on_part: Float[np.ndarray, "n"]
-    part_area: Float[np.ndarray, "n"]
-
-
-def feature_purity(
-    features: Callable[[Sequence[Image.Image]], tuple[Float[Tensor, "batch n g g"], Float[Tensor, "batch n"]]],
-    *,
-    n_birds: int = 600,
-    seed: int = 0,
-    batch_size: int = 50,
-) -> Purity:
-    """Draw random birds and ask which single part variant each feature answers to, and whether its map lies there.
-
-    In the species of a data set variants come together, so that a feature of the beak may look like one of the tail. Random birds have
-    every variant independently; their species are not those of the data set.
-
-    Parameters
-    ----------
-    features : pictures -> (maps (B, n, g, g), vector (B, n)).
-
-    Raises
-    ------
-    ValueError : for fewer than 10 birds.
-    """
-    if n_birds < 10:
-        raise ValueError(f"n_birds (={n_birds}) must be at least 10: shares of variance need a sample")
-    rng = np.random.default_rng([seed, 53])
-    birds = [random_bird(rng) for _ in range(n_birds)]
-    scenes = rng.integers(2**31, 2**32, n_birds)  # far from the seeds of data sets
-    vectors, shares, areas = [], [], []
-    for start in progress(range(0, n_birds, batch_size), "random birds"):
-        drawn = [render(birds[i], int(scenes[i])) for i in range(start, min(start + batch_size, n_birds))]
-        maps, vector = features([Image.fromarray(d.image) for d in drawn])
-        parts = np.stack([d.parts for d in drawn])
-        shares.append(part_importance(maps, parts))
-        areas.append(part_importance(torch.ones_like(maps[:, :1]), parts)[:, 0])
-        vectors.append(vector.float().cpu().numpy())
-    x, on, area = np.concatenate(vectors), np.concatenate(shares), np.concatenate(areas)
-    has = np.array([present(bird) for bird in birds])
-    explained = _squared_correlation(x, has.astype(float))
-    best = explained.argmax(1)
-    part = np.array([PARTS.index(FACTOR_PART[a.split("::")[0]]) - 1 for a in ATTRIBUTES])[best]
-    on_part, part_area = np.empty(len(best)), np.empty(len(best))
-    for f, (a, p) in enumerate(zip(best, part, strict=True)):
-        rows = has[:, a] & (area[:, p] > 0)
-        on_part[f], part_area[f] = (on[rows, f, p].mean(), area[rows, p].mean()) if rows.any() else (0.0, 0.0)
-    return Purity(explained, ATTRIBUTES, best, explained.max(1), on_part, part_area)
-
-
-def _squared_correlation(
-    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "n attributes"]
-) -> Float[np.ndarray, "features attributes"]:
-    """Squared Pearson correlation; zero where a column is constant."""
-    x, y = x - x.mean(0), y - y.mean(0)
-    size = np.sqrt((x**2).sum(0))[:, None] * np.sqrt((y**2).sum(0))[None]
-    return np.divide(x.T @ y, size, out=np.zeros_like(size), where=size > 1e-12) ** 2

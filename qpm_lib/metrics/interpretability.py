@@ -12,11 +12,14 @@ import torch
 from einops import einsum, rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
 def sid_per_image(
-    maps: Float[Tensor, "images features g g"], weight: Float[Tensor, "classes features"], predicted: Int[Tensor, "images"], k: int = 5
+    maps: Float[Tensor, "images features g g"],
+    weight: Float[Tensor, "classes features"],
+    predicted: Int[Tensor, "images"],
+    k: int = 5,
 ) -> Float[Tensor, "images"]:
     """SID@k of each picture (see `sid`); NaN where the predicted class has fewer than k non-zero weights."""
     strength = weight[predicted].abs()
@@ -31,7 +34,10 @@ def sid_per_image(
 
 
 def sid(
-    maps: Float[Tensor, "images features g g"], weight: Float[Tensor, "classes features"], predicted: Int[Tensor, "images"], k: int = 5
+    maps: Float[Tensor, "images features g g"],
+    weight: Float[Tensor, "classes features"],
+    predicted: Int[Tensor, "images"],
+    k: int = 5,
 ) -> float:
     """SID@k, spatial diversity of the k strongest features of the predicted class: mean of (1/k) sum_p max_f M'[f, p].
 
@@ -74,7 +80,8 @@ def contrastiveness(features: Float[np.ndarray, "images features"], seed: int = 
             warnings.simplefilter("ignore", ConvergenceWarning)
             mixture = GaussianMixture(2, random_state=seed).fit(((column - column.mean()) / spread)[:, None])
         first, second = (
-            NormalDist(float(m), float(np.sqrt(v))) for m, v in zip(mixture.means_[:, 0], mixture.covariances_[:, 0, 0], strict=True)
+            NormalDist(float(m), float(np.sqrt(v)))
+            for m, v in zip(mixture.means_[:, 0], mixture.covariances_[:, 0, 0], strict=True)
         )
         overlaps.append(first.overlap(second))
     return float(1 - np.mean(overlaps))
@@ -92,14 +99,18 @@ def correlation(features: Float[np.ndarray, "images features"]) -> float:
 def _row_cosine(rows: Float[np.ndarray, "rows columns"], name: str) -> Float[np.ndarray, "rows rows"]:
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     if (norm == 0).any():
-        raise ValueError(f"row {int(np.flatnonzero(norm == 0)[0])} of {name} is all zeros: its similarity to others is undefined")
+        raise ValueError(
+            f"row {int(np.flatnonzero(norm == 0)[0])} of {name} is all zeros: its similarity to others is undefined"
+        )
     cosine = (rows / norm) @ (rows / norm).T
     np.fill_diagonal(cosine, 0.0)
     return cosine
 
 
 def structural_grounding(
-    weight: Float[np.ndarray, "classes features"], class_attributes: Float[np.ndarray, "classes attributes"], top: int = 50
+    weight: Float[np.ndarray, "classes features"],
+    class_attributes: Float[np.ndarray, "classes attributes"],
+    top: int = 50,
 ) -> float:
     """Whether classes that look alike share features: class similarity by W over class similarity by attributes, on the `top` most alike pairs.
 
@@ -115,7 +126,9 @@ def structural_grounding(
     return float(ours.ravel()[most].sum() / alike) if alike > 0 else float("nan")
 
 
-def attribute_alignment(features: Float[np.ndarray, "images features"], attributes: Bool[np.ndarray, "images attributes"]) -> float:
+def attribute_alignment(
+    features: Float[np.ndarray, "images features"], attributes: Bool[np.ndarray, "images attributes"]
+) -> float:
     """Mean over features of the best attribute's effect: (mean with it - mean without it) / mean activation above the minimum.
 
     Attributes that all or no pictures have, and constant features, are left out; NaN when nothing is left.
@@ -137,7 +150,9 @@ def grid_masks(masks: Bool[Tensor, "images h w"], grid: int, *, dilate: bool = T
 
 
 def _combined_map(
-    maps: Float[Tensor, "images features g g"], weight: Float[Tensor, "classes features"], predicted: Int[Tensor, "images"]
+    maps: Float[Tensor, "images features g g"],
+    weight: Float[Tensor, "classes features"],
+    predicted: Int[Tensor, "images"],
 ) -> Float[Tensor, "images g g"]:
     """G = sum_f W M_f of the predicted class."""
     return einsum(weight[predicted].float(), maps.float(), "b f, b f y x -> b y x")

@@ -1,24 +1,29 @@
-"""The quadratic programme that picks the features and the binary class weights."""
+"""The quadratic programme that picks the features and the binary class weights, with its proof; and the sparse linear baselines."""
 
-from qpm_lib.selection.assignment import assign
+from qpm_lib.selection.baselines.elastic_net import Layer, elastic_net, elastic_net_path, strongest_penalty
+from qpm_lib.selection.baselines.sldd import SparseSelection, qsenn_layer, select_sparse, standardised
 from qpm_lib.selection.constants import redundancy, relevance, similarity
 from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem, objective
 from qpm_lib.selection.simulated import simulated_relevance
-from qpm_lib.selection.sldd import SparseSelection, select_sparse
 from qpm_lib.selection.solver import Progress, solve
+from qpm_lib.selection.stages.assignment import assign
 from qpm_lib.selection.steering import locality, part_share
 from qpm_lib.selection.teaching import solve_plain, solve_readable
 
 __all__ = [
+    "Layer",
     "Progress",
     "Selection",
     "SelectionProblem",
     "SparseSelection",
     "assign",
+    "elastic_net",
+    "elastic_net_path",
     "locality",
     "make_problem",
     "objective",
     "part_share",
+    "qsenn_layer",
     "redundancy",
     "relevance",
     "select_sparse",
@@ -27,4 +32,6 @@ __all__ = [
     "solve",
     "solve_plain",
     "solve_readable",
+    "standardised",
+    "strongest_penalty",
 ]

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from qpm_lib.config import read_redundancy_rule
+from qpm_lib.core import read_redundancy_rule
 
 log = logging.getLogger(__name__)
 _STEPS = 24
@@ -14,7 +14,10 @@ _BLOCK = 128
 
 
 def relevance(
-    features: Float[np.ndarray, "images features"], labels: Int[np.ndarray, "images"], *, constant: Literal["error", "zero"] = "error"
+    features: Float[np.ndarray, "images features"],
+    labels: Int[np.ndarray, "images"],
+    *,
+    constant: Literal["error", "zero"] = "error",
 ) -> Float[np.ndarray, "features classes"]:
     """Relevance A (F, C): Pearson correlation of each feature with each class indicator, divided by max |A|.
 
@@ -36,8 +39,12 @@ def relevance(
     if len(counts) < 2:
         raise ValueError("relevance needs at least two classes")
     if (counts == 0).any():
-        raise ValueError(f"class {int(np.flatnonzero(counts == 0)[0])} has no samples: number the classes 0 to C-1 without gaps")
-    blocks = [_block(np.asarray(x[:, i : i + _BLOCK], np.float64), y, len(counts)) for i in range(0, x.shape[1], _BLOCK)]
+        raise ValueError(
+            f"class {int(np.flatnonzero(counts == 0)[0])} has no samples: number the classes 0 to C-1 without gaps"
+        )
+    blocks = [
+        _block(np.asarray(x[:, i : i + _BLOCK], np.float64), y, len(counts)) for i in range(0, x.shape[1], _BLOCK)
+    ]
     means, spread, flat = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     if flat.any():
         names = np.flatnonzero(flat)

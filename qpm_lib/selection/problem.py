@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from qpm_lib.artifacts import read_json, write_json
-from qpm_lib.selection.sharing import check_sharing
+from qpm_lib.core import read_json, write_json
+from qpm_lib.selection.stages.sharing import check_sharing
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,19 @@ class SelectionProblem:
 
     def restrict(self, kept: Int[np.ndarray, "kept"]) -> "SelectionProblem":
         """The same problem on some of the features: ascending indices, the required ones among them, none that is forbidden."""
-        value, redundancy, required = self.value[kept], self.redundancy[np.ix_(kept, kept)], np.searchsorted(kept, self.required)
-        return replace(self, value=value, redundancy=redundancy, bias=self.bias[kept], required=required, forbidden=np.empty(0, int))
+        value, redundancy, required = (
+            self.value[kept],
+            self.redundancy[np.ix_(kept, kept)],
+            np.searchsorted(kept, self.required),
+        )
+        return replace(
+            self,
+            value=value,
+            redundancy=redundancy,
+            bias=self.bias[kept],
+            required=required,
+            forbidden=np.empty(0, int),
+        )
 
     @property
     def n_candidates(self) -> int:
@@ -96,7 +107,9 @@ class Selection:
         values["assignment"] = np.array(values["assignment"], dtype=bool)
         selection = cls(**values)
         if selection.assignment.shape[1] != len(selection.features):
-            raise ValueError(f"{path} contradicts itself: {len(selection.features)} features but {selection.assignment.shape[1]} columns")
+            raise ValueError(
+                f"{path} contradicts itself: {len(selection.features)} features but {selection.assignment.shape[1]} columns"
+            )
         return selection
 
 
@@ -152,7 +165,9 @@ def make_problem(
     if b.shape != (f,):
         raise ValueError(f"bias is {b.shape} for {f} features: it must be ({f},)")
     if not np.allclose(r, r.T, atol=1e-9):
-        raise ValueError(f"redundancy is not symmetric (largest difference {np.abs(r - r.T).max():.3g}): use (R + R.T) / 2")
+        raise ValueError(
+            f"redundancy is not symmetric (largest difference {np.abs(r - r.T).max():.3g}): use (R + R.T) / 2"
+        )
     if (r < 0).any() or np.diagonal(r).any():
         raise ValueError("redundancy must be non-negative with a zero diagonal: it is a penalty on pairs")
     n, k = whole_number("n_features", n_features), whole_number("n_per_class", n_per_class)
@@ -181,17 +196,23 @@ def whole_number(name: str, value: object) -> int:
 def _indices(name: str, values: Iterable[object], count: int) -> Int[np.ndarray, "r"]:
     found = np.array(sorted({whole_number(name, v) for v in values}), int)
     if len(found) and not 0 <= found[0] <= found[-1] < count:
-        raise ValueError(f"{name} holds {found[0] if found[0] < 0 else found[-1]}: features are numbered 0 to {count - 1}")
+        raise ValueError(
+            f"{name} holds {found[0] if found[0] < 0 else found[-1]}: features are numbered 0 to {count - 1}"
+        )
     return found
 
 
-def _wishes(required: Iterable[object], forbidden: Iterable[object], f: int, n: int) -> tuple[Int[np.ndarray, "r"], Int[np.ndarray, "q"]]:
+def _wishes(
+    required: Iterable[object], forbidden: Iterable[object], f: int, n: int
+) -> tuple[Int[np.ndarray, "r"], Int[np.ndarray, "q"]]:
     wanted, unwanted = _indices("required", required, f), _indices("forbidden", forbidden, f)
     both = np.intersect1d(wanted, unwanted)
     if len(both):
         raise ValueError(f"features {both.tolist()} are both required and forbidden: take them out of one of the two")
     if len(wanted) > n:
-        raise ValueError(f"{len(wanted)} features are required but n_features (={n}) are selected: require fewer or raise n_features")
+        raise ValueError(
+            f"{len(wanted)} features are required but n_features (={n}) are selected: require fewer or raise n_features"
+        )
     if f - len(unwanted) < n:
         raise ValueError(
             f"{f - len(unwanted)} of {f} features are not forbidden but n_features (={n}) are selected: forbid fewer or lower it"
@@ -204,12 +225,16 @@ def _class_pairs(pairs: Iterable[tuple[object, object]], n_classes: int) -> tupl
     for pair in pairs:
         ends = sorted(whole_number("pair_constraints", c) for c in pair)
         if len(ends) != 2 or ends[0] == ends[1] or not 0 <= ends[0] <= ends[1] < n_classes:
-            raise ValueError(f"pair_constraints holds {tuple(pair)}: two different classes from 0 to {n_classes - 1} are needed")
+            raise ValueError(
+                f"pair_constraints holds {tuple(pair)}: two different classes from 0 to {n_classes - 1} are needed"
+            )
         found.append((ends[0], ends[1]))
     return tuple(sorted(set(found)))
 
 
-def problem_objective(problem: SelectionProblem, features: Int[np.ndarray, "n"], assignment: Bool[np.ndarray, "classes n"]) -> float:
+def problem_objective(
+    problem: SelectionProblem, features: Int[np.ndarray, "n"], assignment: Bool[np.ndarray, "classes n"]
+) -> float:
     """Value of a choice: sum V W + sum b s - sum over unordered pairs R s s."""
     chosen = problem.value[features].T
     pairs = problem.redundancy[np.ix_(features, features)].sum() / 2
@@ -232,6 +257,8 @@ def objective(
     """
     per_class = np.asarray(assignment).sum(1)
     if len(set(per_class.tolist())) != 1:
-        raise ValueError(f"classes have between {per_class.min()} and {per_class.max()} features: each must have the same number k")
+        raise ValueError(
+            f"classes have between {per_class.min()} and {per_class.max()} features: each must have the same number k"
+        )
     problem = make_problem(relevance, redundancy, n_features=len(features), n_per_class=int(per_class[0]), bias=bias)
     return problem_objective(problem, np.asarray(features), np.asarray(assignment, bool))

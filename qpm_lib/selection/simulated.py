@@ -6,7 +6,9 @@ from jaxtyping import Float
 from qpm_lib.selection.constants import relevance
 
 
-def simulated_relevance(n_features: int, n_classes: int, *, seed: int = 0, samples: int = 30) -> Float[np.ndarray, "features classes"]:
+def simulated_relevance(
+    n_features: int, n_classes: int, *, seed: int = 0, samples: int = 30
+) -> Float[np.ndarray, "features classes"]:
     """Relevance (F, C) of simulated features, for benchmarks and lessons at sizes no small data set has.
 
     Classes stand in a hierarchy of families and genera. Latent attributes belong to families, genera, single classes, or run across;
@@ -24,7 +26,9 @@ def simulated_relevance(n_features: int, n_classes: int, *, seed: int = 0, sampl
         else:
             group = levels[kind]
             shown = (rng.random(group.max() + 1) < 2 / (group.max() + 1))[group]
-        presence[q] = shown * np.maximum(rng.uniform(0.6, 1.4) + 0.25 * rng.normal(size=n_classes), 0) + 0.06 * rng.normal(size=n_classes)
+        presence[q] = shown * np.maximum(
+            rng.uniform(0.6, 1.4) + 0.25 * rng.normal(size=n_classes), 0
+        ) + 0.06 * rng.normal(size=n_classes)
     mixing = np.zeros((n_features, n_attributes))
     for row in mixing:
         used = rng.choice(n_attributes, 1 + min(rng.poisson(1.5), n_attributes - 1), replace=False)
@@ -33,5 +37,7 @@ def simulated_relevance(n_features: int, n_classes: int, *, seed: int = 0, sampl
     features = np.empty((n_classes * samples, n_features), np.float32)
     for c in range(n_classes):
         attributes = presence[:, c] + 0.25 * rng.normal(size=(samples, n_attributes))
-        features[c * samples : (c + 1) * samples] = np.maximum(attributes @ mixing.T + noise * rng.normal(size=(samples, n_features)), 0)
+        features[c * samples : (c + 1) * samples] = np.maximum(
+            attributes @ mixing.T + noise * rng.normal(size=(samples, n_features)), 0
+        )
     return relevance(features, np.repeat(np.arange(n_classes), samples), constant="zero")

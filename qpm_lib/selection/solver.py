@@ -9,13 +9,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from qpm_lib.selection import heuristic, scip
-from qpm_lib.selection.assignment import assign
-from qpm_lib.selection.bounds import RootBound, root_bound
-from qpm_lib.selection.cuts import Cut
-from qpm_lib.selection.heuristic import Candidate
-from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem, problem_objective, relative_gap, whole_number
-from qpm_lib.selection.tree import split_bound
+from qpm_lib.selection.problem import (
+    Selection,
+    SelectionProblem,
+    make_problem,
+    problem_objective,
+    relative_gap,
+    whole_number,
+)
+from qpm_lib.selection.stages import heuristic, scip
+from qpm_lib.selection.stages.assignment import assign
+from qpm_lib.selection.stages.bounds import RootBound, root_bound
+from qpm_lib.selection.stages.cuts import Cut
+from qpm_lib.selection.stages.heuristic import Candidate
+from qpm_lib.selection.stages.tree import split_bound
 
 log = logging.getLogger(__name__)
 _OPTIMAL = 1e-6
@@ -54,7 +61,14 @@ class _Search:
         news = Progress(time.monotonic() - self.began, best, top, relative_gap(best, top), self.stage)
         if time.monotonic() - self.logged > _LOG_EVERY:
             self.logged = time.monotonic()
-            log.info("%6.1f s  %s: objective %.4f, bound %.4f, gap %.3f %%", news.seconds, news.stage, best, top, 100 * news.gap)
+            log.info(
+                "%6.1f s  %s: objective %.4f, bound %.4f, gap %.3f %%",
+                news.seconds,
+                news.stage,
+                best,
+                top,
+                100 * news.gap,
+            )
         if self.listen:
             self.listen(news)
 
@@ -103,7 +117,9 @@ def _close(search: _Search, root: RootBound, gap: float, time_limit: float, seed
             bound=search.bound,
             gap=gap,
             has_time=lambda: time.monotonic() < stop,
-            on_progress=lambda found, bound: search.tell(Candidate(kept[found.features], found.objective), max(bound, excluded)),
+            on_progress=lambda found, bound: search.tell(
+                Candidate(kept[found.features], found.objective), max(bound, excluded)
+            ),
         )
         search.tell(Candidate(kept[split.candidate.features], split.candidate.objective), max(split.value, excluded))
         return
@@ -131,7 +147,9 @@ def _run(search: _Search, gap: float, time_limit: float, seed: int) -> None:
     search.tell(heuristic.search(problem, seed=seed, time_limit=time_limit / 3))
     search.stage = "cutting planes"
     target = search.best.objective + gap * abs(search.best.objective)
-    root = root_bound(problem, target=target, time_limit=left() / 3, seed=seed, on_round=lambda bound, _: search.tell(bound=bound))
+    root = root_bound(
+        problem, target=target, time_limit=left() / 3, seed=seed, on_round=lambda bound, _: search.tell(bound=bound)
+    )
     rounded = np.sort(np.argsort(-root.point.s, kind="stable")[: problem.n])
     search.tell(heuristic.improve(problem, rounded, seed=seed, time_limit=max(0.0, left() / 3)), root.value)
     if relative_gap(search.best.objective, search.bound) > max(gap, _OPTIMAL) and left() > 0:
@@ -203,6 +221,10 @@ def solve(
     value = problem_objective(problem, features, assignment)
     proven = relative_gap(value, search.bound)
     interrupted = search.status == "userinterrupt"
-    status = "optimal" if proven <= _OPTIMAL else "gap" if proven <= gap else "interrupted" if interrupted else "time_limit"
+    status = (
+        "optimal" if proven <= _OPTIMAL else "gap" if proven <= gap else "interrupted" if interrupted else "time_limit"
+    )
     log.info("%s: objective %.4f, bound %.4f", status, value, search.bound)
-    return Selection(features, assignment, value, max(search.bound, value), proven, time.monotonic() - search.began, status)
+    return Selection(
+        features, assignment, value, max(search.bound, value), proven, time.monotonic() - search.began, status
+    )

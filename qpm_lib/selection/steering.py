@@ -16,7 +16,9 @@ def locality(maps: Float[np.ndarray, "images features g g"]) -> Float[np.ndarray
 
 
 def part_share(
-    maps: Float[np.ndarray, "images features g g"], cells: Int[np.ndarray, "images 2"], visible: Bool[np.ndarray, "images"]
+    maps: Float[np.ndarray, "images features g g"],
+    cells: Int[np.ndarray, "images 2"],
+    visible: Bool[np.ndarray, "images"],
 ) -> Float[np.ndarray, "features"]:
     """How much each feature lies on a part: share of a map's sum that lies within one patch of the part, over images that show it.
 

@@ -38,7 +38,9 @@ def solve_readable(
     problem = make_problem(relevance, redundancy, **options)
     f, c = problem.value.shape
     if f * c > _MAX_VARIABLES:
-        raise ValueError(f"{f} features x {c} classes exceed {_MAX_VARIABLES} class weights: use qpm_lib.selection.solve")
+        raise ValueError(
+            f"{f} features x {c} classes exceed {_MAX_VARIABLES} class weights: use qpm_lib.selection.solve"
+        )
     began = time.monotonic()
     pairs = np.argwhere(np.triu(problem.redundancy, 1) > 0)
     s, w = cp.Variable(f, boolean=True), cp.Variable((f, c), boolean=True)
@@ -57,7 +59,9 @@ def solve_readable(
         model = cp.Problem(cp.Maximize(gain), constraints)
         model.solve(solver=cp.SCIP, scip_params={"limits/time": max(0.1, time_limit - (time.monotonic() - began))})
         if w.value is None:
-            raise RuntimeError(f"SCIP found no solution within time_limit (={time_limit} s): use qpm_lib.selection.solve")
+            raise RuntimeError(
+                f"SCIP found no solution within time_limit (={time_limit} s): use qpm_lib.selection.solve"
+            )
         weights = w.value > 0.5
         sets = Counter(tuple(np.flatnonzero(column).tolist()) for column in weights.T)
         if max(sets.values()) == 1:
@@ -69,7 +73,9 @@ def solve_readable(
     value = problem_objective(problem, features, weights[features].T)
     status = "optimal" if model.status == cp.OPTIMAL else "time_limit"
     bound = value if status == "optimal" else float(model.solver_stats.extra_stats.getDualbound())
-    return Selection(features, weights[features].T, value, bound, relative_gap(value, bound), time.monotonic() - began, status)
+    return Selection(
+        features, weights[features].T, value, bound, relative_gap(value, bound), time.monotonic() - began, status
+    )
 
 
 class PlainResult(NamedTuple):
@@ -129,4 +135,6 @@ def solve_plain(
     model.setParam("limits/time", max(1.0, time_limit - (time.monotonic() - began)))
     model.optimize()
     found, bound = float(model.getPrimalbound()) if model.getNSols() else float("nan"), float(model.getDualbound())
-    return PlainResult(found, bound, relative_gap(found, bound) if model.getNSols() else float("inf"), time.monotonic() - began)
+    return PlainResult(
+        found, bound, relative_gap(found, bound) if model.getNSols() else float("inf"), time.monotonic() - began
+    )

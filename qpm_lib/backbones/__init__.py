@@ -1,0 +1,23 @@
+"""Frozen backbones by name: pictures in, patch tokens and the CLS token out."""
+
+from qpm_lib.backbones.frozen import FrozenBackbone, Preprocessing, load_backbone
+from qpm_lib.backbones.pretraining import PretrainingConfig, patch_parts, pretrain
+from qpm_lib.backbones.registry import BACKBONES
+from qpm_lib.backbones.torchvision import import_torchvision
+from qpm_lib.backbones.toy_vit import TOY_WEIGHTS, build_toy_vit, save_weights
+from qpm_lib.backbones.weights import weights_at_hand
+
+__all__ = [
+    "BACKBONES",
+    "FrozenBackbone",
+    "Preprocessing",
+    "PretrainingConfig",
+    "TOY_WEIGHTS",
+    "build_toy_vit",
+    "import_torchvision",
+    "load_backbone",
+    "patch_parts",
+    "pretrain",
+    "save_weights",
+    "weights_at_hand",
+]

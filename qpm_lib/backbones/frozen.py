@@ -1,0 +1,188 @@
+"""Frozen backbones by name: pictures in, patch tokens and the CLS token out.
+
+All of them are timm models. `toy` is the small vision transformer embedded in this package (renderer-supervised, see
+`qpm_lib/pretraining.py`); DINO (Caron et al., 2021), DINOv2 (Oquab et al., 2023; with registers: Darcet et al., 2024) and DINOv3 (Simeoni
+et al., 2025) give the tokens of the official code at every input size; `resnet50` is the convolutional baseline, whose patches are the
+cells of its last feature map and whose CLS token is their mean.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from qpm_lib.backbones.registry import BACKBONES
+from qpm_lib.backbones.torchvision import import_torchvision
+from qpm_lib.backbones.toy_vit import TOY_WEIGHTS, build_toy_vit
+from qpm_lib.backbones.weights import in_timm_layout, load_checked, read_state, set_size, state_hash
+from qpm_lib.core import choose_device
+
+
+class Tokens(NamedTuple):
+    """Output of a backbone after its final norm, where it has one; register tokens are dropped."""
+
+    patches: Float[Tensor, "batch patches dim"]
+    cls: Float[Tensor, "batch dim"]
+
+
+def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
+    entry = BACKBONES[name]
+    if name == "toy":
+        vit, source = build_toy_vit(), weights or TOY_WEIGHTS
+        load_checked(vit, read_state(source), source, name)
+        return vit
+    import_torchvision()
+    import timm
+
+    options: dict[str, Any] = {"num_classes": 0}
+    if name != "resnet50":
+        options["img_size"] = entry.trained_size or entry.image_size
+    if weights is None:
+        try:
+            vit = timm.create_model(entry.architecture, pretrained=True, **options)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"the weights of {name} could not be downloaded ({type(error).__name__}): download them elsewhere and set backbone.weights=<file>"
+            ) from error
+        return vit if name == "resnet50" else set_size(vit, entry, image_size)
+    vit, state = timm.create_model(entry.architecture, pretrained=False, **options), read_state(weights)
+    if name == "resnet50":
+        load_checked(vit, {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}, weights, name)
+        return vit
+    load_checked(vit, in_timm_layout(state, vit, weights, name), weights, name)
+    return set_size(vit, entry, image_size)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From pictures to normalised tensors; small, because worker processes get a copy, and without a GPU."""
+
+    image_size: int
+    aspect: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def square(self, image: Image.Image, side: int | None = None) -> Image.Image:
+        """The square that the backbone sees of a picture."""
+        if self.aspect == "crop":
+            short = min(image.size)
+            left, top = (image.width - short) // 2, (image.height - short) // 2
+            image = image.crop((left, top, left + short, top + short))
+        size = side or self.image_size
+        return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+
+    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 size size"]:
+        """Squares, scaled to 0..1 and normalised."""
+        pixels = np.stack([np.asarray(self.square(image)) for image in images])
+        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
+        return (scaled - mean) / std
+
+
+class FrozenBackbone(nn.Module):
+    """A vision transformer or convolutional network in evaluation mode, without gradients, with its own preprocessing.
+
+    Attributes
+    ----------
+    name : its name in `BACKBONES`. width : D. grid : g, with P = g * g patches. image_size : input side in pixels.
+    fingerprint : name, hash of the weights and preprocessing; two backbones with equal fingerprints give equal features.
+    """
+
+    def __init__(self, name: str, vit: nn.Module, *, image_size: int, aspect: str = "squash") -> None:
+        super().__init__()
+        entry = BACKBONES[name]
+        self.name, self.image_size, self.aspect = name, image_size, aspect
+        self.network = vit.eval().requires_grad_(False)
+        self.width = int(vit.num_features)
+        self.n_prefix = int(getattr(vit, "num_prefix_tokens", 0))
+        self.grid = image_size // entry.patch_size
+        self.preprocessing = Preprocessing(image_size, aspect, entry.mean, entry.std)
+        self.fingerprint = {
+            "backbone": name,
+            "weights_sha256": state_hash(vit.state_dict()),
+            "image_size": image_size,
+            "aspect": aspect,
+            "resize": "bicubic",
+            "mean": list(entry.mean),
+            "std": list(entry.std),
+        }
+
+    def train(self, mode: bool = True) -> "FrozenBackbone":
+        """A frozen backbone stays in evaluation mode whatever its container does."""
+        return super().train(False)
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 size size"]:
+        """Resize to the input size (`squash`: both sides; `crop`: the central square), bicubic, scale to 0..1, normalise."""
+        return self.preprocessing(images)
+
+    def square(self, image: Image.Image, side: int | None = None) -> Image.Image:
+        """What the backbone sees of a picture, before normalisation; `side` pixels instead of its input size, to be looked at."""
+        return self.preprocessing.square(image, side)
+
+    @torch.no_grad()
+    def tokens(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:
+        """Patch tokens (B, P, D) and CLS token (B, D), of a transformer after the final LayerNorm, in float32; autocast to bf16 on a GPU.
+
+        Raises
+        ------
+        ValueError : when the pictures do not have the backbone's input size.
+        """
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(
+                f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): use backbone.preprocess"
+            )
+        device = next(self.network.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            out = self.network.forward_features(images.to(device))
+        if out.ndim == 4:
+            patches = rearrange(out.float(), "b d y x -> b (y x) d")
+            return Tokens(patches, patches.mean(1))
+        return Tokens(out[:, self.n_prefix :].float(), out[:, 0].float())
+
+    def token_grid(self, patches: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch dim g g"]:
+        """Patch tokens laid out as the picture."""
+        return rearrange(patches, "b (y x) d -> b d y x", y=self.grid)
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    device: str | torch.device | None = None,
+    aspect: str = "squash",
+) -> FrozenBackbone:
+    """Load a frozen backbone.
+
+    Parameters
+    ----------
+    name : a key of `BACKBONES`.
+    weights : an official `.pth` or `.safetensors` file; None takes the embedded weights (toy) or downloads them.
+    image_size : input side in pixels, a multiple of the patch size; None or 0 is the backbone's own.
+
+    Raises
+    ------
+    ValueError : for an unknown name, a size that does not fit, unreadable or unfitting weights, or a failed download.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}: choose from {', '.join(BACKBONES)}")
+    if aspect not in ("squash", "crop"):
+        raise ValueError(f"backbone.aspect (={aspect!r}) must be squash or crop")
+    if (image_size or 0) < 0:
+        raise ValueError(f"backbone.image_size (={image_size}) must be a number of pixels, or 0 for the backbone's own")
+    size = image_size or BACKBONES[name].image_size
+    if name == "toy" and size != BACKBONES[name].image_size:
+        raise ValueError(f"backbone.image_size (={size}) must be 128 for the toy backbone")
+    patch = BACKBONES[name].patch_size
+    if size % patch:
+        raise ValueError(f"backbone.image_size (={size}) must be a multiple of the patch size (={patch})")
+    vit = _build(name, Path(weights) if weights else None, size)
+    target = choose_device(device) if isinstance(device, str) else device or torch.device("cpu")
+    return FrozenBackbone(name, vit, image_size=size, aspect=aspect).to(target)

@@ -1,0 +1,82 @@
+"""`qpm predict`: class and reasons for pictures."""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qpm_lib.cli.output import show
+
+NAME, SHORT = "predict", "explain predictions for pictures"
+DESCRIPTION = """Class, score and reasons for pictures: the features of the class with what each adds to the score and
+where it was seen, the runner-up, and the features that separate the two. Files that cannot be read are reported and
+skipped. For example:
+  qpm predict runs/toy/model my_pictures --json answers.json --heatmaps maps"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.description = DESCRIPTION
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model folder, or the run folder it lies in")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of pictures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all answers and skipped files")
+    figures = "write a figure per picture: maps of the features and what they add"
+    parser.add_argument("--heatmaps", type=Path, metavar="FOLDER", help=figures)
+    parser.add_argument("--weights", metavar="FILE", help="weights of the backbone, where they cannot be downloaded")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from qpm_lib.core import write_json
+    from qpm_lib.model import (
+        DinoQPM,
+        Skipped,
+        attach_backbone,
+        find_pictures,
+        model_folder,
+        predict_files,
+        save_heat_map,
+    )
+
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
+    if arguments.json and arguments.json.is_dir():
+        raise ValueError(f"--json {arguments.json} is a folder: name a file")
+    folder, files = model_folder(arguments.model), find_pictures(arguments.images)
+    model = attach_backbone(DinoQPM.load(folder), weights=arguments.weights, device=arguments.device)
+    answers, skipped = [], []
+    try:
+        for number, result in enumerate(predict_files(model, files, batch_size=arguments.batch_size), 1):
+            if isinstance(result, Skipped):
+                skipped.append(result)
+                sys.stderr.write(f"skipped {_printable(result.file)}: {result.reason}\n")
+                continue
+            answers.append(result.answer)
+            _show_answer(result.answer)
+            if arguments.heatmaps:
+                name = f"{number:04d}_{_printable(Path(result.answer.file).stem)}.png"
+                save_heat_map(result, model, arguments.heatmaps / name)
+    finally:  # what was answered before an error or Ctrl-C is kept
+        if arguments.json and (answers or skipped):
+            content = {"pictures": [asdict(a) for a in answers], "skipped": [s._asdict() for s in skipped]}
+            write_json(arguments.json, {"model": str(folder), **content})
+    if skipped:
+        show(f"{len(answers)} of {len(files)} pictures answered, {len(skipped)} skipped")
+    return 0 if answers else 1
+
+
+def _printable(name: str) -> str:
+    """A file name without the bytes that are no text."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _show_answer(answer: Any) -> None:
+    second = f"runner-up {answer.runner_up}, {answer.runner_up_score:.2f}"
+    because = (f"{u.name} {u.contribution:+.2f} at ({u.x:.0f}, {u.y:.0f})" for u in answer.features)
+    deciding = (f"{u.name} {u.contribution:+.2f} (of {u.of_class})" for u in answer.deciding)
+    show(f"{_printable(answer.file)}: {answer.class_name} ({answer.score:.2f}; {second})")
+    show("  because  " + ", ".join(because))
+    show("  decided by  " + ", ".join(deciding))

@@ -1,0 +1,127 @@
+"""`qpm run`: the chapters into a run folder, and its report."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qpm_lib.cli.output import pairs, show, show_table
+
+NAME, SHORT = "run", "run the chapters into a run folder"
+DESCRIPTION = """Runs the chapters 01 to 07 through papermill into a run folder: settings, results, figures, the model,
+the executed notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a
+stopped run goes on."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    from qpm_lib.core import PROFILES, setting_names
+
+    parser.description = DESCRIPTION
+    parser.epilog = "settings for --set:\n  " + "\n  ".join(setting_names())
+    start = f"settings to start from: {', '.join(PROFILES)} (default: toy)"
+    parser.add_argument("--profile", default="toy", metavar="NAME", help=start)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/<profile>)")
+    several = {"action": "append", "default": []}
+    change = "change a setting; may be given more than once"
+    parser.add_argument("--set", **several, metavar="KEY=VALUE", dest="settings", help=change)
+    example = "change a notebook parameter, for example 05.n_features_shown=6"
+    parser.add_argument("--param", **several, metavar="NN.NAME=VALUE", help=example)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--from", dest="start", metavar="NN", help="run from this chapter on, even where nothing changed"
+    )
+    which.add_argument("--only", metavar="NN", help="run just this chapter")
+    leave_out = "leave out pictures that cannot be read, and record them (data.skip_damaged=true)"
+    parser.add_argument("--skip-damaged", action="store_true", help=leave_out)
+    parser.add_argument("--verbose", action="store_true", help="show the log of every step")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from qpm_lib.report import build_report
+    from qpm_lib.runs import ChapterError, chain, find_chapter, run_chapters
+
+    run = _folder(arguments)
+    chapters = chain(run.config)
+    start, only = (find_chapter(c, chapters) if c else None for c in (arguments.start, arguments.only))
+    parameters = _parameters(arguments.param, chapters)
+    names = [c.name for c in chapters]
+
+    def announce(name: str) -> None:
+        show(f"[{names.index(name) + 1}/{len(names)}] {name:<24} ", end="")
+
+    def tell(report: Any) -> None:
+        figures = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in report.figures.items())
+        show(f"{report.status:<8} {report.seconds:6.1f} s   {figures}")
+
+    try:
+        run_chapters(run, start=start, only=only, parameters=parameters, on_start=announce, on_chapter=tell)
+    except BaseException as error:
+        show()
+        if isinstance(error, ChapterError | KeyboardInterrupt):
+            try:
+                build_report(run, parameters)
+            except (ValueError, RuntimeError, OSError) as reason:
+                sys.stderr.write(f"the report could not be made: {reason}\n")
+        raise
+    index = build_report(run, parameters)
+    show()
+    if (run.path / "metrics.json").exists():
+        _show_results(run)
+    show(f"\nreport: {index}")
+    return 0
+
+
+def _folder(arguments: argparse.Namespace) -> Any:
+    """The run folder with its settings, checked as far as can be without pictures."""
+    from qpm_lib.core import choose_device, load_profile
+    from qpm_lib.runs import RunFolder
+
+    settings = pairs(arguments.settings, "--set") | ({"data.skip_damaged": "true"} if arguments.skip_damaged else {})
+    for key in ("data.root", "backbone.weights"):  # chapters run in another folder
+        if settings.get(key):
+            settings[key] = str(Path(settings[key]).expanduser().resolve())
+    config = load_profile(arguments.profile, **settings)
+    choose_device(config.device)
+    return RunFolder((arguments.out or Path("runs") / arguments.profile).resolve(), config)
+
+
+def _literal(text: str) -> Any:
+    """A notebook parameter as papermill would read it from a command line."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _parameters(texts: Sequence[str], chapters: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    from qpm_lib.runs import find_chapter
+
+    values: dict[str, dict[str, Any]] = {}
+    for key, value in pairs(texts, "--param").items():
+        chapter, dot, name = key.partition(".")
+        if not dot:
+            raise ValueError(f"--param {key!r} must name a chapter and a parameter, for example 05.n_features_shown=6")
+        values.setdefault(find_chapter(chapter, chapters), {})[name] = _literal(value)
+    return values
+
+
+def _show_results(run: Any) -> None:
+    from qpm_lib.core import METHODS, read_json
+    from qpm_lib.runs import cell_text, single_cell
+
+    metrics = run.load_metrics()
+    columns = ["accuracy", "plausibility", "plausibility_chance", "sid", "contrastiveness"]
+    rows = [["", *({"plausibility_chance": "(chance)", "sid": "SID"}.get(c, c) for c in columns)]]
+    for key, name in METHODS.items():
+        if key in metrics:
+            rows.append([name, *(cell_text(single_cell(metrics[key], c)._replace(interval=()), c) for c in columns)])
+    show_table(rows)
+    s = read_json(run.path / "selection.json")
+    if "objective" in s:
+        how = f"gap {100 * s['gap']:.3f} % ({s['status']}, {s['seconds']:.1f} s)"
+        show(f"  selection: objective {s['objective']:.4f}, proven bound {s['bound']:.4f}, {how}")

@@ -1,0 +1,34 @@
+"""What every room needs: settings, seeds, devices and precision, whole files, progress. Knows nothing of pictures."""
+
+from qpm_lib.core.artifacts import cache_folder, content_hash, file_hash, read_json, write_atomically, write_json
+from qpm_lib.core.config import VERSION, AdapterConfig, DataConfig, RunConfig, TrainingConfig, stage_key
+from qpm_lib.core.devices import choose_device
+from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
+from qpm_lib.core.progress import progress
+from qpm_lib.core.seeding import seed_everything
+from qpm_lib.core.settings import config_from_dict, dotted, read_redundancy_rule, setting_names
+
+__all__ = [
+    "AdapterConfig",
+    "DataConfig",
+    "METHODS",
+    "PROFILES",
+    "RunConfig",
+    "TrainingConfig",
+    "VERSION",
+    "cache_folder",
+    "choose_device",
+    "config_from_dict",
+    "content_hash",
+    "dotted",
+    "file_hash",
+    "load_profile",
+    "progress",
+    "read_json",
+    "read_redundancy_rule",
+    "seed_everything",
+    "setting_names",
+    "stage_key",
+    "write_atomically",
+    "write_json",
+]

@@ -1,0 +1,1 @@
+"""The rendered birds: their shapes, their pictures, and the data set made of them."""

@@ -1,0 +1,139 @@
+"""The toy birds as a data set on disk, in the layout of CUB-200-2011, and the scenes behind its pictures."""
+
+import shutil
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from qpm_lib.core import progress, read_json, write_json
+from qpm_lib.data.dataset import ImageDataset
+from qpm_lib.data.toy.render import Render, make_species, render, species_name
+from qpm_lib.data.toy.shapes import FACTOR_PART, FACTORS, PARTS, Bird
+
+ATTRIBUTES = tuple(f"{factor}::{variant}" for factor, variants in FACTORS.items() for variant in variants)
+_RECIPE = "toybirds.json"
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What stands behind a toy picture: the bird of each class, and the scene seed of each file."""
+
+    species: tuple[Bird, ...]
+    seeds: dict[str, int]
+
+    def render(self, dataset: ImageDataset, row: int, *, without: Collection[str] = (), **variants: str) -> Render:
+        """Draw a picture of the data set again, without some parts or with other variants.
+
+        Parameters
+        ----------
+        without : names of parts to leave out.
+        variants : factor and variant, for example `beak="hook"`.
+        """
+        unknown = set(variants) - set(FACTORS)
+        if unknown:
+            raise ValueError(f"unknown factors {sorted(unknown)}: choose from {', '.join(FACTORS)}")
+        bird = self.species[int(dataset.labels[row])]._replace(**variants)
+        return render(bird, self.seeds[dataset.files[row]], without=without)
+
+
+def present(bird: Bird) -> list[bool]:
+    """Which attributes a bird has; a bird without a crown has no crown colour."""
+    has = []
+    for factor, variants in FACTORS.items():
+        shown = not (factor == "crown_colour" and bird.crown == "none")
+        has += [shown and getattr(bird, factor) == v for v in variants]
+    return has
+
+
+def _part_rows(image_id: int, parts: np.ndarray) -> list[str]:
+    rows = []
+    for k in range(1, len(PARTS)):
+        y, x = np.nonzero(parts == k)
+        seen = len(x) > 0
+        rows.append(f"{image_id} {k} {x.mean() if seen else 0:.1f} {y.mean() if seen else 0:.1f} {int(seen)}")
+    return rows
+
+
+def write_toybirds(
+    root: Path, *, n_species: int = 24, train_per_class: int = 100, test_per_class: int = 40, seed: int = 3
+) -> None:
+    """Render the data set into `root`; the folder appears only when it is whole.
+
+    The scene seeds of a data set start at `seed` * 10,000,000, so that different seeds share no scene.
+    """
+    species = make_species(n_species, seed)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
+    try:
+        _fill(work, species, train_per_class, test_per_class, seed)
+        work.chmod(0o755)
+        if root.exists():
+            shutil.rmtree(root)
+        work.rename(root)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _fill(root: Path, species: list[Bird], train: int, test: int, seed: int) -> None:
+    classes = [f"{c + 1:03d}.{species_name(bird)}" for c, bird in enumerate(species)]
+    lines: dict[str, list[str]] = {
+        name: []
+        for name in (
+            "images",
+            "image_class_labels",
+            "train_test_split",
+            "bounding_boxes",
+            "parts/part_locs",
+            "attributes/image_attribute_labels",
+        )
+    }
+    seeds, visible_in = {}, {}
+    for name in ("images", "segmentations"):
+        for folder in classes:
+            (root / name / folder).mkdir(parents=True)
+    jobs = [(c, k) for c in range(len(species)) for k in range(train + test)]
+    for image_id, (c, k) in enumerate(progress(jobs, "rendering toy birds"), 1):
+        name, scene = f"{classes[c]}/{classes[c][4:]}_{k + 1:04d}.png", seed * 10_000_000 + image_id
+        image, parts = render(species[c], scene)
+        Image.fromarray(image).save(root / "images" / name, compress_level=1)
+        Image.fromarray(((parts > 0) * 255).astype(np.uint8)).save(root / "segmentations" / name)
+        seeds[f"images/{name}"] = scene
+        y, x = np.nonzero(parts)
+        lines["images"].append(f"{image_id} {name}")
+        lines["image_class_labels"].append(f"{image_id} {c + 1}")
+        lines["train_test_split"].append(f"{image_id} {int(k < train)}")
+        lines["bounding_boxes"].append(f"{image_id} {x.min()}.0 {y.min()}.0 {np.ptp(x) + 1}.0 {np.ptp(y) + 1}.0")
+        lines["parts/part_locs"] += _part_rows(image_id, parts)
+        visible_in[image_id] = set(np.unique(parts).tolist())
+        for a, (attribute, has) in enumerate(zip(ATTRIBUTES, present(species[c]), strict=True), 1):
+            part = PARTS.index(FACTOR_PART[attribute.split("::")[0]])
+            shown = has and (part in visible_in[image_id] or attribute == "crown::none")
+            lines["attributes/image_attribute_labels"].append(f"{image_id} {a} {int(shown)} 4 0.0")
+    lines["classes"] = [f"{c + 1} {name}" for c, name in enumerate(classes)]
+    lines["parts/parts"] = [f"{k} {PARTS[k]}" for k in range(1, len(PARTS))]
+    lines["attributes/attributes"] = [f"{a} {name}" for a, name in enumerate(ATTRIBUTES, 1)]
+    lines["attributes/class_attribute_labels_continuous"] = [
+        " ".join(str(100.0 * has) for has in present(bird)) for bird in species
+    ]
+    for name, text in lines.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / f"{name}.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
+    write_json(root / _RECIPE, {"species": [bird._asdict() for bird in species], "seeds": seeds})
+
+
+def load_scenes(root: Path) -> Scenes:
+    """The species and scene seeds of a rendered data set.
+
+    Raises
+    ------
+    ValueError : when the folder holds no toy birds.
+    """
+    if not (root / _RECIPE).exists():
+        raise ValueError(f"{root} holds no toy birds: only rendered pictures can be rendered again")
+    recipe = read_json(root / _RECIPE)
+    return Scenes(tuple(Bird(**bird) for bird in recipe["species"]), recipe["seeds"])

@@ -1,0 +1,9 @@
+"""Tokens of a whole data set, read batch by batch: from disk, from memory, or made live."""
+
+from qpm_lib.features.base import FeatureBatch
+from qpm_lib.features.live import LiveFeatures
+from qpm_lib.features.shards import Manifest, save_shard, shard_name
+from qpm_lib.features.store import FeatureStore
+from qpm_lib.features.tensors import TensorStore
+
+__all__ = ["FeatureBatch", "FeatureStore", "LiveFeatures", "Manifest", "TensorStore", "save_shard", "shard_name"]

@@ -1,0 +1,214 @@
+"""Frozen features on disk: fp16 safetensors shards and a manifest, written once and read row by row in training.
+
+A shard is written under a temporary name and renamed when it is whole, so extraction goes on after a kill at any moment with the
+shards that are there. Memory does not grow with the data set: one shard while writing, one batch while reading.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Float, Float16, Int
+from torch import Tensor
+
+from qpm_lib.backbones import FrozenBackbone
+from qpm_lib.core import cache_folder, content_hash, read_json, write_json
+from qpm_lib.data import ImageDataset
+from qpm_lib.features.base import FeatureBatch
+from qpm_lib.features.shards import (
+    _MANIFEST,
+    Manifest,
+    _check_match,
+    _is_whole,
+    _shard_rows,
+    _write_shards,
+    shard_name,
+)
+
+log = logging.getLogger(__name__)
+
+
+class FeatureStore:
+    """Patch and CLS tokens of every picture of a data set, with labels and split.
+
+    Attributes
+    ----------
+    labels : (N,) class indices. is_train : (N,). grid : g. width : D. class_names : C names.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, dataset: ImageDataset) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.labels = torch.as_tensor(dataset.labels, dtype=torch.long)
+        self.is_train = torch.as_tensor(dataset.is_train)
+        self.class_names = dataset.class_names
+        self.backbone_fingerprint = manifest.backbone
+        self.width, self.n_patches = manifest.width, manifest.n_patches
+        self.grid = round(manifest.n_patches**0.5)
+        self.device = torch.device("cpu")
+        self._resident: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self.manifest.n_images
+
+    @staticmethod
+    def default_folder(dataset: ImageDataset, backbone: FrozenBackbone) -> Path:
+        """Where the features of this data set and backbone are cached; equal inputs share a folder."""
+        return cache_folder() / f"features-{content_hash([dataset.fingerprint, backbone.fingerprint])}"
+
+    @classmethod
+    def extract(
+        cls,
+        dataset: ImageDataset,
+        backbone: FrozenBackbone,
+        folder: Path | None = None,
+        *,
+        batch_size: int = 64,
+        shard_size: int = 512,
+        workers: int = 0,
+    ) -> "FeatureStore":
+        """Compute what is missing of a store and open it.
+
+        Parameters
+        ----------
+        folder : None takes `default_folder`.
+        batch_size, shard_size, workers : pictures per forward pass, pictures per file, decoding processes; none changes the result.
+
+        Raises
+        ------
+        ValueError : when the folder holds features of something else, or a picture cannot be read.
+        RuntimeError : when another process is writing the same store, or the disk is full; whole shards are kept.
+        """
+        folder = Path(folder or cls.default_folder(dataset, backbone))
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / ".lock", timeout=0):
+                manifest = cls._manifest(dataset, backbone, folder, shard_size)
+                missing = [
+                    k
+                    for k in range(-(-manifest.n_images // manifest.shard_size))
+                    if not _is_whole(folder / shard_name(k), len(_shard_rows(k, manifest)))
+                ]
+                if missing:
+                    log.info("%s: %d shards are missing or damaged and are made now", folder, len(missing))
+                    _write_shards(
+                        missing, manifest, dataset, backbone, folder, min(batch_size, manifest.shard_size), workers
+                    )
+        except Timeout:
+            raise RuntimeError(f"another process is writing {folder}: wait for it, or choose another folder") from None
+        return cls(folder, manifest, dataset)
+
+    @staticmethod
+    def _manifest(dataset: ImageDataset, backbone: FrozenBackbone, folder: Path, shard_size: int) -> Manifest:
+        path = folder / _MANIFEST
+        if path.exists():
+            manifest = Manifest(**read_json(path))
+            _check_match(manifest, dataset, backbone, folder)
+            return manifest
+        manifest = Manifest(
+            backbone.fingerprint, dataset.fingerprint, len(dataset), backbone.grid**2, backbone.width, shard_size
+        )
+        write_json(path, asdict(manifest))
+        return manifest
+
+    @classmethod
+    def open(cls, folder: Path, dataset: ImageDataset, backbone: FrozenBackbone) -> "FeatureStore":
+        """Open a finished store.
+
+        Raises
+        ------
+        ValueError : when there is none, a shard is missing or damaged, or backbone, weights, preprocessing or picture list differ.
+        """
+        path = Path(folder) / _MANIFEST
+        if not path.exists():
+            raise ValueError(f"{folder} holds no features: extract them first")
+        manifest = Manifest(**read_json(path))
+        _check_match(manifest, dataset, backbone, Path(folder))
+        for k in range(-(-manifest.n_images // manifest.shard_size)):
+            if not _is_whole(Path(folder) / shard_name(k), len(_shard_rows(k, manifest))):
+                raise ValueError(
+                    f"{Path(folder) / shard_name(k)} is missing or damaged: extract again, whole shards are kept"
+                )
+        return cls(Path(folder), manifest, dataset)
+
+    @cached_property
+    def _starts(self) -> list[dict[str, int]]:
+        """Byte at which the numbers of each tensor begin, per shard, from the header of the file (safetensors: its length, then JSON)."""
+        starts = []
+        for k in range(-(-len(self) // self.manifest.shard_size)):
+            with open(self.folder / shard_name(k), "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(length))
+            starts.append({name: 8 + length + header[name]["data_offsets"][0] for name in ("patches", "cls")})
+        return starts
+
+    def _read(self, k: int, name: str, rows: list[int], into: Float16[np.ndarray, "rows *shape"]) -> None:
+        """Read rows of one shard. Plain reads, not a memory map: pages of a map count as memory of this process."""
+        size = into[0].nbytes
+        with open(self.folder / shard_name(k), "rb") as file:
+            for row, target in zip(rows, into, strict=True):
+                file.seek(self._starts[k][name] + row * size)
+                if file.readinto(target) != size:
+                    raise ValueError(f"{self.folder / shard_name(k)} is damaged: extract again, whole shards are kept")
+
+    def _gather(self, name: str, rows: Int[Tensor, "batch"]) -> Float16[Tensor, "batch *shape"]:
+        """Rows of one tensor in the order given, shard by shard."""
+        shape = (self.n_patches, self.width) if name == "patches" else (self.width,)
+        found = np.empty((len(rows), *shape), np.float16)
+        shard_of, within = (rows // self.manifest.shard_size).numpy(), (rows % self.manifest.shard_size).numpy()
+        for k in np.unique(shard_of).tolist():
+            here = np.flatnonzero(shard_of == k)
+            part = np.empty((len(here), *shape), np.float16)
+            self._read(k, name, within[here].tolist(), part)
+            found[here] = part
+        return torch.from_numpy(found)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the features in bytes (fp16)."""
+        return 2 * len(self) * (self.n_patches + 1) * self.width
+
+    def to(self, device: str | torch.device) -> "FeatureStore":
+        """Move the features to a device where they fit into half of its free memory; otherwise batches are copied one by one."""
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
+            every = torch.arange(len(self))
+            parts = [
+                [self._gather(name, rows).to(self.device) for rows in every.split(512)] for name in ("patches", "cls")
+            ]
+            self._resident = (torch.cat(parts[0]), torch.cat(parts[1]))
+        else:
+            self._resident = None
+        return self
+
+    def rows(self, train: bool) -> Int[Tensor, "rows"]:
+        """Indices of the training or of the test pictures."""
+        return torch.nonzero(self.is_train == train).flatten()
+
+    def fetch(self, rows: Int[Tensor, "batch"]) -> FeatureBatch:
+        """Read some rows, in the order given, as fp32 on the store's device."""
+        if self._resident is not None:
+            where = rows.to(self.device)
+            patches, cls = self._resident[0][where], self._resident[1][where]
+        else:
+            patches, cls = self._gather("patches", rows), self._gather("cls", rows)
+        return FeatureBatch(
+            patches.to(self.device).float(), cls.to(self.device).float(), self.labels[rows].to(self.device)
+        )
+
+    def batches(
+        self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None
+    ) -> Iterator[FeatureBatch]:
+        """Batches over some rows: shuffled by the generator, or in order without one. The last, smaller batch is included."""
+        order = rows if generator is None else rows[torch.randperm(len(rows), generator=generator)]
+        for chunk in order.split(batch_size):
+            yield self.fetch(chunk)
+
+    def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
+        """CLS tokens as a NumPy array."""
+        return self._gather("cls", rows).float().numpy()

@@ -1,0 +1,48 @@
+"""From tokens to a classifier that explains itself: adapter, dense model, losses, training, `DinoQPM` and its folder."""
+
+from qpm_lib.model.adapter import Output
+from qpm_lib.model.card import describe_model
+from qpm_lib.model.dense import DenseModel, LinearProbe
+from qpm_lib.model.head import FixedHead
+from qpm_lib.model.heat_maps import heat_map_figure, save_heat_map
+from qpm_lib.model.losses import diversity_loss
+from qpm_lib.model.outputs import (
+    Classifier,
+    accuracy,
+    correct_rows,
+    feature_vectors,
+    most_activating,
+    outputs,
+    outputs_of,
+)
+from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, model_folder, predict_files
+from qpm_lib.model.qpm import DinoQPM, Explanation
+from qpm_lib.model.stages import fine_tune, train_dense, train_linear_probe
+
+__all__ = [
+    "Classifier",
+    "DenseModel",
+    "DinoQPM",
+    "Explanation",
+    "FixedHead",
+    "LinearProbe",
+    "Output",
+    "Skipped",
+    "accuracy",
+    "attach_backbone",
+    "correct_rows",
+    "describe_model",
+    "diversity_loss",
+    "feature_vectors",
+    "find_pictures",
+    "fine_tune",
+    "heat_map_figure",
+    "model_folder",
+    "most_activating",
+    "outputs",
+    "outputs_of",
+    "predict_files",
+    "save_heat_map",
+    "train_dense",
+    "train_linear_probe",
+]

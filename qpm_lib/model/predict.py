@@ -1,0 +1,181 @@
+"""From picture files to explained predictions: what `qpm predict` does."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from qpm_lib.data import EXTENSIONS, UnreadableError, is_picture, picture_position, read_image
+from qpm_lib.model.qpm import DinoQPM, Explanation
+
+log = logging.getLogger(__name__)
+_SIDE, _LONGEST = 256, 80
+
+
+@dataclass(frozen=True)
+class FeatureUse:
+    """A feature of the predicted class: what it adds to the score, and where its map is strongest, in pixels of the picture."""
+
+    feature: int
+    name: str
+    contribution: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class DecidingFeature:
+    """A feature that the predicted class and the runner-up weigh differently, and what it adds to the difference of their scores.
+
+    `of_class` gives it the larger weight; a feature of the runner-up that is absent adds to the difference, too.
+    """
+
+    feature: int
+    name: str
+    of_class: str
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says about one picture.
+
+    Attributes
+    ----------
+    file : the picture. class_name, score : the predicted class and its logit: the sum of the contributions of `features`, and `bias`.
+    runner_up, runner_up_score : the class with the second highest logit. features : from the largest contribution to the smallest.
+    deciding : features that separate the two classes; what they add up to is the difference of the scores minus that of the biases.
+    """
+
+    file: str
+    class_name: str
+    score: float
+    bias: float
+    runner_up: str
+    runner_up_score: float
+    features: tuple[FeatureUse, ...]
+    deciding: tuple[DecidingFeature, ...]
+
+
+class Skipped(NamedTuple):
+    """A file that is no readable picture, and why."""
+
+    file: str
+    reason: str
+
+
+class Result(NamedTuple):
+    """An answer with the picture and the explanation it came from (one row), for drawing."""
+
+    answer: Answer
+    image: Image.Image
+    explanation: Explanation
+
+
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are, folders replaced by all pictures below them, in order.
+
+    Raises
+    ------
+    ValueError : when there are none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        below = sorted(p for p in path.rglob("*") if is_picture(p)) if path.is_dir() else [path]
+        found += below
+    if not found:
+        raise ValueError(f"no pictures were found: files or folders with {', '.join(EXTENSIONS)} are needed")
+    return list(dict.fromkeys(found))
+
+
+def predict_files(model: DinoQPM, files: Sequence[Path], *, batch_size: int = 16) -> Iterator[Result | Skipped]:
+    """Answers for picture files in order, a batch at a time; a file that cannot be read becomes `Skipped` and stops nothing.
+
+    Raises
+    ------
+    ValueError : for a model without spatial explanations (pooling of the CLS token).
+    """
+    for start in range(0, len(files), batch_size):
+        chunk: list[tuple[Path, Image.Image | Skipped]] = []
+        for path in files[start : start + batch_size]:
+            try:
+                chunk.append((path, read_image(path)))
+            except UnreadableError as error:
+                chunk.append((path, Skipped(str(path), error.reason)))
+        images = [image for _, image in chunk if isinstance(image, Image.Image)]
+        answers = (
+            _answer([p for p, image in chunk if isinstance(image, Image.Image)], images, model) if images else iter(())
+        )
+        for _, image in chunk:
+            yield image if isinstance(image, Skipped) else next(answers)
+
+
+def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) -> Iterator[Result]:
+    out = model.output(images)
+    order = out.logits.argsort(dim=1, descending=True, stable=True)
+    explanation = model.explain_tokens(out, order[:, 0])
+    values = model.head.normalise(out.vector.float()).detach().cpu()
+    weight, bias, aspect = model.class_weight.detach().cpu(), model.head.bias.detach().cpu(), model.backbone.aspect
+    for i, (path, image) in enumerate(zip(files, images, strict=True)):
+        one = Explanation(*(part[i : i + 1].cpu() for part in explanation))
+        first, second = order[i, 0].item(), order[i, min(1, order.shape[1] - 1)].item()
+        used = [q for q, f in enumerate(one.features[0].tolist()) if weight[first, f] != 0]
+        features = [
+            FeatureUse(
+                feature := int(one.features[0, q]),
+                model.feature_names[feature],
+                float(one.contributions[0, q]),
+                *_peak(one.maps[0, q].numpy(), image.size, aspect),
+            )
+            for q in used
+        ]
+        difference = weight[first] - weight[second]
+        deciding = [
+            DecidingFeature(
+                f, model.feature_names[f], model.class_names[first if d > 0 else second], float(d * values[i, f])
+            )
+            for f, d in enumerate(difference.tolist())
+            if d
+        ]
+        answer = Answer(
+            str(path),
+            model.class_names[first],
+            float(out.logits[i, first]),
+            float(bias[first]),
+            model.class_names[second],
+            float(out.logits[i, second]),
+            tuple(sorted(features, key=lambda use: -use.contribution)),
+            tuple(sorted(deciding, key=lambda use: -abs(use.contribution))),
+        )
+        yield Result(answer, image, one)
+
+
+def _peak(heat: np.ndarray, size: tuple[int, int], aspect: str) -> tuple[float, float]:
+    """Pixel of the picture at the centre of the strongest patch."""
+    row, column = np.unravel_index(np.abs(heat).argmax(), heat.shape)
+    place = np.array([[(column + 0.5) / heat.shape[1], (row + 0.5) / heat.shape[0]]])
+    x, y = picture_position(place, size, aspect)[0]
+    return round(float(x), 1), round(float(y), 1)
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that a path means: itself, or `model/` of a run folder."""
+    return path / "model" if not (path / "model.json").exists() and (path / "model" / "model.json").exists() else path
+
+
+def attach_backbone(model: DinoQPM, *, weights: str | None = None, device: str | torch.device = "auto") -> DinoQPM:
+    """The model with the backbone it was trained on, both on a device.
+
+    Raises
+    ------
+    ValueError : when the weights cannot be had, or are not those it was trained with.
+    """
+    from qpm_lib.core import choose_device
+
+    target = choose_device(device) if isinstance(device, str) else device
+    return model.to(target).with_backbone(model.make_backbone(weights=weights).to(target))

@@ -1,0 +1,36 @@
+"""Drawing: arrays in, pictures and figures out. Knows nothing of models."""
+
+from qpm_lib.plotting.canvas import Canvas, framed, place_in_words, to_jpeg
+from qpm_lib.plotting.colours import PALETTE, feature_colours
+from qpm_lib.plotting.curves import LiveSolve, solve_progress, trade_off_curve, training_curves
+from qpm_lib.plotting.figures import (
+    bars_with_reference,
+    class_feature_matrix,
+    class_order,
+    confusion_matrix,
+    contribution_bars,
+)
+from qpm_lib.plotting.maps import combined_overlay, overlay, show_images, token_colours, upsample
+
+__all__ = [
+    "Canvas",
+    "LiveSolve",
+    "PALETTE",
+    "bars_with_reference",
+    "class_feature_matrix",
+    "class_order",
+    "combined_overlay",
+    "confusion_matrix",
+    "contribution_bars",
+    "feature_colours",
+    "framed",
+    "overlay",
+    "place_in_words",
+    "show_images",
+    "solve_progress",
+    "to_jpeg",
+    "token_colours",
+    "trade_off_curve",
+    "training_curves",
+    "upsample",
+]

@@ -1,0 +1,21 @@
+"""One fixed colour per feature.
+
+Colours come from a palette that colour-blind people can tell apart (Okabe and Ito, extended with three of Tol's), and features used
+together by a class get different ones; numbers are always written beside them."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442", "#882255", "#44AA99", "#332288")
+
+
+def feature_colours(weight: Bool[np.ndarray, "classes n"] | Float[np.ndarray, "classes n"]) -> list[str]:
+    """One colour per feature; two features of the same class share a colour only when the palette is exhausted."""
+    used = np.asarray(weight) != 0
+    together = (used.T.astype(int) @ used) > 0
+    colours: list[int] = []
+    for f in range(used.shape[1]):
+        taken = [colours[g] for g in range(f) if together[f, g]]
+        cost = [(taken.count(c), colours.count(c), c) for c in range(len(PALETTE))]
+        colours.append(min(cost)[2])
+    return [PALETTE[c] for c in colours]

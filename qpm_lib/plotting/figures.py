@@ -1,0 +1,104 @@
+"""Figures of a model: which class uses which feature, what adds up to a score, what is taken for what. They take an Axes and return it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+from qpm_lib.plotting.colours import PALETTE
+
+
+def class_order(weight: Float[np.ndarray, "classes n"]) -> tuple[Int[np.ndarray, "classes"], Int[np.ndarray, "n"]]:
+    """Order of classes and features in which similar ones are neighbours (average linkage on Jaccard distance)."""
+
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    def order(rows: np.ndarray) -> np.ndarray:
+        return (
+            leaves_list(linkage(rows != 0, "average", metric="jaccard", optimal_ordering=True))
+            if len(rows) > 2
+            else np.arange(len(rows))
+        )
+
+    return order(weight), order(weight.T)
+
+
+def class_feature_matrix(
+    ax: Axes, weight: Float[np.ndarray, "classes n"], class_names: Sequence[str], colours: Sequence[str]
+) -> Axes:
+    """Which class uses which feature, ordered so that neighbours share features; hollow squares are negative weights."""
+    classes, features = class_order(weight)
+    for y, c in enumerate(classes):
+        for x, f in enumerate(features):
+            if weight[c, f]:
+                negative = weight[c, f] < 0
+                face, edge, line = ("white", colours[f], 1.5) if negative else (colours[f], "black", 0.4)
+                ax.scatter(x, y, s=38, marker="s", facecolors=face, edgecolors=edge, linewidths=line)
+    ax.set_xticks(range(len(features)), [str(f) for f in features], fontsize=7)
+    ax.set_yticks(range(len(classes)), [class_names[c] for c in classes], fontsize=7)
+    ax.set(xlabel="feature", xlim=(-0.7, len(features) - 0.3), ylim=(len(classes) - 0.3, -0.7))
+    ax.grid(alpha=0.25)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def contribution_bars(
+    ax: Axes,
+    contributions: Float[np.ndarray, "k"],
+    features: Int[np.ndarray, "k"],
+    colours: Sequence[str],
+    *,
+    bias: float = 0.0,
+) -> Axes:
+    """What each feature adds to the logit, largest on top; the title gives the logit: their sum, and the bias where there is one."""
+    order = np.argsort(contributions)
+    ax.barh(
+        range(len(order)),
+        contributions[order],
+        color=[colours[features[i]] for i in order],
+        edgecolor="black",
+        linewidth=0.5,
+    )
+    ax.set_yticks(range(len(order)), [f"feature {features[i]}" for i in order], fontsize=8)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_title(f"logit = {contributions.sum() + bias:.2f}" + (f" (bias {bias:.2f})" if bias else ""), fontsize=9)
+    ax.tick_params(axis="x", labelsize=8)
+    return ax
+
+
+def confusion_matrix(ax: Axes, counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str]) -> Axes:
+    """Share of each true class (row) predicted as each class (column)."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    ramp = LinearSegmentedColormap.from_list("blue", ["white", PALETTE[5]])
+    ax.imshow(share, cmap=ramp, vmin=0, vmax=1)
+    ax.set_xticks(range(len(class_names)), class_names, rotation=90, fontsize=6)
+    ax.set_yticks(range(len(class_names)), class_names, fontsize=6)
+    ax.set(xlabel="predicted", ylabel="true")
+    return ax
+
+
+def bars_with_reference(
+    ax: Axes,
+    values: Mapping[str, float],
+    *,
+    reference: float | None = None,
+    reference_name: str = "",
+    percent: bool = True,
+) -> Axes:
+    """One bar per name, with a dashed line to compare with."""
+    scale = 100 if percent else 1
+    bars = ax.bar(
+        list(values),
+        [scale * v for v in values.values()],
+        color=PALETTE[: len(values)],
+        edgecolor="black",
+        linewidth=0.5,
+    )
+    ax.bar_label(bars, fmt="%.1f", fontsize=8)
+    if reference is not None:
+        ax.axhline(scale * reference, linestyle="--", color="black", linewidth=1, label=reference_name)
+        ax.legend(fontsize=8)
+    ax.tick_params(axis="x", labelsize=8)
+    return ax

@@ -1,0 +1,92 @@
+"""Maps over their pictures, as RGB arrays in 0 to 1."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from torch import Tensor
+from torch.nn import functional as F
+
+Image = Float[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w 3"]
+
+
+def _as_float(image: Image) -> Float[np.ndarray, "h w 3"]:
+    array = np.asarray(image)
+    return array / 255.0 if array.dtype == np.uint8 else array.astype(float)
+
+
+def upsample(maps: Float[Tensor, "batch g g"], size: tuple[int, int]) -> Float[Tensor, "batch height width"]:
+    """Maps at the size of a picture (height, width), bilinear."""
+    return rearrange(
+        F.interpolate(maps[:, None].float(), size=size, mode="bilinear", align_corners=False), "b 1 y x -> b y x"
+    )
+
+
+def _upsampled(heat: Float[np.ndarray, "g g"], size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+    return upsample(torch.as_tensor(np.ascontiguousarray(heat))[None], size)[0].numpy()
+
+
+def overlay(
+    image: Image, heat: Float[np.ndarray, "g g"], colour: str, *, top: float | None = None
+) -> Float[np.ndarray, "h w 3"]:
+    """A map over its picture: the picture in pale grey, the map from white to `colour`, bilinear.
+
+    Parameters
+    ----------
+    top : value that gets the full colour; None takes the map's own maximum (per-map scaling). A map of zeros stays grey.
+    """
+    grey = _as_float(image) @ np.array([0.299, 0.587, 0.114])
+    grey = 0.35 + 0.6 * grey[..., None]
+    high = float(heat.max()) if top is None else top
+    strength = np.clip(_upsampled(heat, grey.shape[:2]) / high, 0, 1)[..., None] if high > 0 else np.zeros_like(grey)
+    return grey * (1 - strength) + strength * (0.25 * grey + 0.75 * np.array(to_rgb(colour)))
+
+
+def combined_overlay(
+    image: Image, maps: Float[np.ndarray, "k g g"], colours: Sequence[str]
+) -> Float[np.ndarray, "h w 3"]:
+    """All maps of a class in one picture: each pixel shows its strongest feature, scaled by the strongest value of all of them."""
+    grey = _as_float(image) @ np.array([0.299, 0.587, 0.114])
+    grey = 0.35 + 0.6 * grey[..., None]
+    big = np.stack([_upsampled(m, grey.shape[:2]) for m in maps])
+    if big.max() <= 0:
+        return np.repeat(grey, 3, axis=2)
+    strength = np.clip(big.max(0) / big.max(), 0, 1)[..., None] ** 0.7
+    ink = np.array([to_rgb(c) for c in colours])[big.argmax(0)]
+    return grey * (1 - strength) + strength * (0.2 * grey + 0.8 * ink)
+
+
+def token_colours(patches: Float[np.ndarray, "images patches dim"]) -> Float[np.ndarray, "images g g 3"]:
+    """First three principal components of patch tokens as red, green and blue, on common axes for all pictures (2 to 98 % range)."""
+    flat = patches.reshape(-1, patches.shape[-1]).astype(float)
+    centred = flat - flat.mean(0)
+    _, _, axes = np.linalg.svd(centred[:: max(1, len(centred) // 4000)], full_matrices=False)
+    points = centred @ axes[:3].T
+    low, high = np.percentile(points, [2, 98], axis=0)
+    grid = round(patches.shape[1] ** 0.5)
+    return np.clip((points - low) / (high - low), 0, 1).reshape(len(patches), grid, grid, 3)
+
+
+def show_images(
+    ax: Axes, images: Sequence[Image], *, columns: int = 6, titles: Sequence[str] = (), gap: int = 4, caption: str = ""
+) -> Axes:
+    """Pictures of one size in rows, with an optional title above each."""
+    pictures = [_as_float(image) for image in images]
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    head = round(0.16 * height) if titles else 0
+    sheet = np.ones((rows * (height + gap + head) - gap, columns * (width + gap) - gap, 3))
+    for i, picture in enumerate(pictures):
+        y, x = (i // columns) * (height + gap + head) + head, (i % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+        if titles:
+            ax.text(x + width / 2, y - head * 0.18, titles[i], ha="center", va="bottom", fontsize=8, parse_math=False)
+    ax.imshow(sheet, interpolation="nearest")
+    ax.set_axis_off()
+    if caption:
+        ax.set_title(caption, fontsize=10, parse_math=False)
+    return ax

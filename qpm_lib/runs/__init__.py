@@ -1,0 +1,35 @@
+"""Run folders, the chapters that fill them, and the tables made from them."""
+
+from qpm_lib.runs.chapters import Chapter, chain, check_parameters, find_chapter, notebooks_folder
+from qpm_lib.runs.currency import current_chapters, is_whole
+from qpm_lib.runs.execution import ChapterError, ChapterReport, run_chapters
+from qpm_lib.runs.folder import RunFolder, open_run
+from qpm_lib.runs.formats import cell_text, save_figure, to_csv, to_markdown
+from qpm_lib.runs.published import PUBLISHED
+from qpm_lib.runs.snapshot import Snapshot, take_snapshot
+from qpm_lib.runs.table import read_runs, single_cell, table
+
+__all__ = [
+    "Chapter",
+    "ChapterError",
+    "ChapterReport",
+    "PUBLISHED",
+    "RunFolder",
+    "Snapshot",
+    "cell_text",
+    "chain",
+    "check_parameters",
+    "current_chapters",
+    "find_chapter",
+    "is_whole",
+    "notebooks_folder",
+    "open_run",
+    "read_runs",
+    "run_chapters",
+    "save_figure",
+    "single_cell",
+    "table",
+    "take_snapshot",
+    "to_csv",
+    "to_markdown",
+]

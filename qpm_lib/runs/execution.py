@@ -1,0 +1,153 @@
+"""Run the chapters headless: papermill, one after the other, resumable."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from qpm_lib.runs.chapters import Chapter, chain, check_parameters, notebooks_folder
+from qpm_lib.runs.currency import chapter_keys, is_current
+from qpm_lib.runs.folder import RunFolder
+
+
+class ChapterError(RuntimeError):
+    """A chapter raised: names the chapter, the cell and the error, and where the executed copy is."""
+
+
+class ChapterReport(NamedTuple):
+    """What became of a chapter: `done` or `skipped`."""
+
+    name: str
+    status: str
+    seconds: float
+    figures: dict[str, Any]
+
+
+def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapping[str, Any]) -> None:
+    """Execute one notebook into the run folder; a copy that raised is kept under `<name>.failed.ipynb`."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    target = run.path / "notebooks" / f"{chapter.name}.ipynb"
+    target.parent.mkdir(exist_ok=True)
+    work, failed = target.with_suffix(".running.ipynb"), target.with_suffix(".failed.ipynb")
+    failed.unlink(missing_ok=True)
+    values = {"run_folder": str(run.path), "profile": run.config.profile, **parameters}
+    run.update_result(chapter.name, figures=None)
+    try:
+        options = {
+            "kernel_name": "python3",
+            "language": "python",
+            "cwd": str(notebooks),
+            "progress_bar": False,
+            "extra_arguments": ["--log-level=50"],
+        }
+        papermill.execute_notebook(str(notebooks / f"{chapter.name}.ipynb"), str(work), parameters=values, **options)
+    except PapermillExecutionError as error:
+        work.replace(failed)
+        raise ChapterError(
+            f"chapter {chapter.name}, cell {error.cell_index}: {error.ename}: {error.evalue}\nexecuted copy: {failed}"
+        ) from error
+    if run.results[chapter.name].get("figures") is None:
+        work.replace(failed)
+        raise ChapterError(
+            f"chapter {chapter.name} ended without its result: its last cell did not run\nexecuted copy: {failed}"
+        )
+    work.replace(target)
+
+
+def run_chapters(
+    run: RunFolder,
+    *,
+    start: str | None = None,
+    only: str | None = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    on_start: Callable[[str], None] | None = None,
+    on_chapter: Callable[[ChapterReport], None] | None = None,
+) -> list[ChapterReport]:
+    """Write the settings and execute the chapters of a run; those whose settings, notebook and predecessors did not change are skipped.
+
+    Parameters
+    ----------
+    start : execute from this chapter on even where nothing changed. only : execute just this chapter.
+    parameters : notebook parameters by chapter name.
+    on_start, on_chapter : called before each chapter with its name, and after it with what became of it.
+
+    Raises
+    ------
+    ValueError : for an unknown chapter or parameter, or `only` without what the chapter needs.
+    ChapterError : when a chapter raises; what finished before stays.
+    RuntimeError : when another process is running the same folder.
+    """
+    notebooks, given = notebooks_folder(), parameters or {}
+    _prepare(run, notebooks, given)
+    keys = chapter_keys(run.config, notebooks, given)
+    all_chapters = chain(run.config)
+    names = [c.name for c in all_chapters]
+    forced = {only} if only else set(names[names.index(start) :]) if start else set()
+    reports: list[ChapterReport] = []
+    try:
+        with FileLock(run.path / ".lock", timeout=0):
+            chapters = [all_chapters[names.index(only)]] if only else all_chapters
+            missing = [
+                n for n in chapters[0].needs if only and not is_current(run, all_chapters[names.index(n)], keys[n])
+            ]
+            if missing:
+                wanted = f"chapter {only} needs {', '.join(missing)}"
+                raise ValueError(f"{wanted}, which is missing or was made with other settings: run without --only")
+            run.write_config()
+            for chapter in chapters:
+                if on_start:
+                    on_start(chapter.name)
+                reports.append(
+                    _run_one(
+                        run, chapter, keys[chapter.name], notebooks, given.get(chapter.name, {}), chapter.name in forced
+                    )
+                )
+                if on_chapter:
+                    on_chapter(reports[-1])
+    except Timeout:
+        raise RuntimeError(
+            f"{run.path} is in use by another run: wait for it, or choose another folder with --out"
+        ) from None
+    return reports
+
+
+def _prepare(run: RunFolder, notebooks: Path, parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check what can be checked before anything is written, then make the folder and set what the kernels inherit."""
+    for name, values in parameters.items():
+        check_parameters(notebooks / f"{name}.ipynb", values)
+    if (run.path / "notebooks").resolve() == notebooks.resolve():
+        raise ValueError(
+            f"run folder {run.path} would overwrite the chapters in {notebooks}: choose another with --out, for example runs/toy"
+        )
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"run folder {run.path} cannot be made ({error.strerror}): choose another with --out"
+        ) from error
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+
+
+def _run_one(
+    run: RunFolder, chapter: Chapter, key: str, notebooks: Path, parameters: Mapping[str, Any], forced: bool
+) -> ChapterReport:
+    if not forced and is_current(run, chapter, key):
+        entry = run.results[chapter.name]
+        return ChapterReport(chapter.name, "skipped", entry["seconds"], entry["figures"])
+    began = time.monotonic()
+    run.update_result(chapter.name, status="running", key=key)
+    try:
+        _execute(run, chapter, notebooks, parameters)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        run.update_result(chapter.name, status=status, seconds=round(time.monotonic() - began, 1))
+        raise
+    seconds = round(time.monotonic() - began, 1)
+    run.update_result(chapter.name, status="done", seconds=seconds)
+    return ChapterReport(chapter.name, "done", seconds, run.results[chapter.name]["figures"])

@@ -1,0 +1,105 @@
+"""Run folders: one place for the settings, results, figures and models of a run."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from qpm_lib.backbones import FrozenBackbone
+from qpm_lib.core import RunConfig, config_from_dict, load_profile, read_json, write_atomically, write_json
+from qpm_lib.data import ImageDataset
+from qpm_lib.features import FeatureStore
+from qpm_lib.runs.inputs import load_run_backbone, load_run_dataset, load_run_features
+from qpm_lib.runs.results import Results
+
+
+class RunFolder(Results):
+    """A folder with `config.json`, `result.json`, `figures/`, and what the chapters make.
+
+    That is `dense/`, `selection.json`, `model/`, `metrics.json` and `snapshot/` (see `Results`).
+    """
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> "RunFolder":
+        """Make the folder, or give an existing one new settings; results of other settings are then made again by their chapters.
+
+        Raises
+        ------
+        ValueError : when the folder cannot be written.
+        """
+        run = cls(path, config)
+        run.write_config()
+        return run
+
+    def write_config(self) -> None:
+        """Make the folder and write `config.json`.
+
+        Raises
+        ------
+        ValueError : when the folder cannot be written.
+        """
+        try:
+            write_json(self.path / "config.json", asdict(self.config))
+        except OSError as error:
+            raise ValueError(
+                f"run folder {self.path} cannot be written ({error.strerror}): choose another with --out"
+            ) from error
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Contents of `result.json`: one object per chapter."""
+        path = self.path / "result.json"
+        return read_json(path) if path.exists() else {}
+
+    def update_result(self, chapter: str, **values: Any) -> None:
+        """Change some entries of a chapter's object in `result.json`."""
+        results = self.results
+        results[chapter] = {**results.get(chapter, {}), **values}
+        write_json(self.path / "result.json", results)
+
+    def record(self, chapter: str, **figures: float | str | None) -> None:
+        """Write the key figures of a chapter; its last cell calls this, and a chapter without it has not finished."""
+        self.update_result(chapter, figures=figures)
+
+    def save_figure(self, figure: Figure, name: str) -> Path:
+        """Write a figure to `figures/<name>.png`."""
+        path = self.path / "figures" / f"{name}.png"
+        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png"))
+        return path
+
+    def dataset(self) -> ImageDataset:
+        """The pictures of this run.
+
+        Raises
+        ------
+        ValueError : when they cannot be read, or there are more classes than different sets of features.
+        """
+        return load_run_dataset(self.config)
+
+    def backbone(self) -> FrozenBackbone:
+        """The frozen backbone of this run, on its device."""
+        return load_run_backbone(self.config)
+
+    def features(self, dataset: ImageDataset, backbone: FrozenBackbone) -> FeatureStore:
+        """The features of this run on its device: extracted on first use, or made live where the settings ask for it."""
+        return load_run_features(self.config, dataset, backbone)
+
+
+def open_run(path: str | Path, profile: str = "toy") -> RunFolder:
+    """Open a run folder, or make one with the settings of a profile.
+
+    Raises
+    ------
+    ValueError : when the folder belongs to another profile, or its settings cannot be read.
+    """
+    folder = Path(path).resolve()
+    settings = folder / "config.json"
+    if not settings.exists():
+        return RunFolder.create(folder, load_profile(profile))
+    config = config_from_dict(read_json(settings))
+    if config.profile != profile:
+        raise ValueError(
+            f"{folder} belongs to profile {config.profile!r}, not {profile!r}: choose another run_folder, or set profile = {config.profile!r}"
+        )
+    return RunFolder(folder, config)

@@ -1,0 +1,1 @@
+"""The sparse linear baselines: SLDD and Q-SENN on an elastic net."""

@@ -1,0 +1,1 @@
+"""The stages of the solver, each with its own idea."""

@@ -1,0 +1,148 @@
+"""Best class sets for given features, all of them different: exact and polynomial.
+
+Without the last condition each class takes its k most valuable features. With it, choosing the sets is an assignment problem, solved by
+shortest augmenting paths over sets that are listed only when they are needed.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from qpm_lib.selection.problem import SelectionProblem
+from qpm_lib.selection.stages.sharing import settle_sharing
+
+Subset = tuple[int, ...]
+
+
+class Assignment(NamedTuple):
+    """`matrix` (C, n) and `loss`: what the different sets cost against each class taking its k best."""
+
+    matrix: Bool[np.ndarray, "classes n"]
+    loss: float
+
+
+def best_subsets(values: Float[np.ndarray, "n"], k: int) -> Iterator[tuple[float, Subset]]:
+    """All k-subsets from the most to the least valuable, each with its loss against the best and its ascending indices."""
+    order = np.argsort(-values, kind="stable").tolist()
+    ranked = values[order].tolist()
+    heap = [(0.0, tuple(range(k)))]
+    seen = {heap[0][1]}
+    while heap:
+        loss, ranks = heapq.heappop(heap)
+        yield loss, tuple(sorted(order[rank] for rank in ranks))
+        for i, rank in enumerate(ranks):
+            following = ranks[i + 1] if i + 1 < k else len(ranked)
+            if rank + 1 < following:
+                moved = (*ranks[:i], rank + 1, *ranks[i + 1 :])
+                if moved not in seen:
+                    seen.add(moved)
+                    heapq.heappush(heap, (loss + ranked[rank] - ranked[rank + 1], moved))
+
+
+class _Options:
+    """The sets of one class, best first, listed only as far as somebody asked."""
+
+    def __init__(self, values: Float[np.ndarray, "n"], k: int) -> None:
+        self._rest, self._listed = best_subsets(values, k), []
+
+    def __iter__(self) -> Iterator[tuple[float, Subset]]:
+        yield from self._listed
+        for option in self._rest:
+            self._listed.append(option)
+            yield option
+
+
+class _Matching:
+    """Classes and the sets they have, at the least total loss; grows by one class at a time.
+
+    A new class takes the end of a shortest augmenting path (Jonker and Volgenant, Computing 38, 1987): a set that nobody has, or one whose
+    owner moves on. A class looks at its sets only up to the first free one, since none after it can be nearer.
+    """
+
+    def __init__(self, value: Float[np.ndarray, "n classes"], k: int) -> None:
+        self.value, self.k = value, k
+        self.owner: dict[Subset, int] = {}
+        self.options: dict[int, _Options] = {}
+        self.level: dict[int, float] = defaultdict(float)
+        self.price: dict[Subset, float] = defaultdict(float)
+
+    def add(self, start: int) -> None:
+        """Give class `start` a set."""
+        row, reached, passed, via = start, 0.0, {start: 0.0}, {}
+        heap: list[tuple[float, Subset, int]] = []
+        while True:
+            if row not in self.options:
+                self.options[row] = _Options(self.value[:, row], self.k)
+            for loss, subset in self.options[row]:
+                heapq.heappush(heap, (reached + loss - self.level[row] - self.price[subset], subset, row))
+                if subset not in self.owner:
+                    break
+            while True:
+                reached, subset, before = heapq.heappop(heap)
+                if subset not in via:
+                    break
+            via[subset] = before
+            if subset not in self.owner:
+                break
+            row = self.owner[subset]
+            passed[row] = reached
+        for c, distance in passed.items():
+            self.level[c] += reached - distance
+        for taken in via:
+            if taken in self.owner:
+                self.price[taken] -= reached - passed[self.owner[taken]]
+        held = {c: taken for taken, c in self.owner.items() if c in passed}
+        while True:
+            c = via[subset]
+            self.owner[subset] = c
+            if c == start:
+                return
+            subset = held[c]
+
+
+def _settle(value: Float[np.ndarray, "n classes"], k: int, best: list[Subset]) -> tuple[list[Subset], float]:
+    """Different sets for all classes at the least total loss, and that loss; `best` are the sets they would take alone."""
+    matching = _Matching(value, k)
+    late = [c for c, subset in enumerate(best) if matching.owner.setdefault(subset, c) != c]
+    for c in late:
+        matching.add(c)
+    sets = [subset for subset, _ in sorted(matching.owner.items(), key=lambda item: item[1])]
+    lost = [next(loss for loss, subset in matching.options[c] if subset == sets[c]) for c in matching.options]
+    return sets, float(sum(lost))
+
+
+def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignment:
+    """The most valuable class sets of k features out of `features`, no two classes alike, similar where the problem asks for it."""
+    value = problem.value[features]
+    if problem.sharing:
+        return _assign_sharing(problem, value)
+    top = np.argsort(-value, axis=0, kind="stable")[: problem.k]
+    sets = [tuple(sorted(top[:, c].tolist())) for c in range(problem.n_classes)]
+    sets, loss = _settle(value, problem.k, sets)
+    matrix = np.zeros((problem.n_classes, len(features)), bool)
+    for c, subset in enumerate(sets):
+        matrix[c, list(subset)] = True
+    return Assignment(matrix, loss)
+
+
+def _assign_sharing(problem: SelectionProblem, value: Float[np.ndarray, "n classes"]) -> Assignment:
+    sets = settle_sharing(value, problem.k, list(problem.sharing))
+    if sets is None:
+        raise ValueError(f"pair_constraints {list(problem.sharing)} cannot be fulfilled: see check_sharing")
+    matrix = np.zeros(value.T.shape, bool)
+    for c, subset in sets.items():
+        matrix[c, list(subset)] = True
+    best = -np.partition(-value, problem.k - 1, axis=0)[: problem.k]
+    return Assignment(matrix, max(0.0, float(best.sum() - value.T[matrix].sum())))
+
+
+def relaxed_objective(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> float:
+    """Value of a feature set when classes may share their sets: an upper bound on its true value, and quick."""
+    value = problem.value[features]
+    best = -np.partition(-value, problem.k - 1, axis=0)[: problem.k]
+    pairs = problem.redundancy[np.ix_(features, features)].sum() / 2
+    return float(best.sum() + problem.bias[features].sum() - pairs)

@@ -1,0 +1,103 @@
+"""Class sets when some pairs of classes must have k - 1 features in common (steering; CHiQPM's hierarchy asks for the same)."""
+
+from collections import defaultdict
+
+import numpy as np
+from jaxtyping import Float
+
+Sets = dict[int, tuple[int, ...]]
+
+
+def _programme(
+    value: Float[np.ndarray, "n classes"],
+    k: int,
+    classes: list[int],
+    sharing: list[tuple[int, int]],
+    single: list[tuple[int, ...]],
+) -> Sets | None:
+    """Most valuable sets for `classes`: different and k - 1 in common where asked, each set in `single` used once at most; None if impossible."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_matrix
+
+    n, m = len(value), len(classes)
+    column = {c: q * n for q, c in enumerate(classes)}
+    n_weights, n_common = n * m, n * len(sharing)
+    total = n_weights + n_common + m * len(single)
+    rows: list[tuple[list[int], list[float], float, float]] = []
+    for c in classes:
+        rows.append((list(range(column[c], column[c] + n)), [1.0] * n, k, k))
+    for q, (c, d) in enumerate(sharing):
+        first = n_weights + q * n
+        rows.append((list(range(first, first + n)), [1.0] * n, k - 1, k - 1))
+        rows += [([first + f, column[e] + f], [1.0, -1.0], -np.inf, 0.0) for f in range(n) for e in (c, d)]
+        rows += [([column[c] + f, column[d] + f, first + f], [1.0, 1.0, -1.0], -np.inf, 1.0) for f in range(n)]
+    for q, subset in enumerate(single):
+        first = n_weights + n_common + q * m
+        rows.append((list(range(first, first + m)), [1.0] * m, -np.inf, 1.0))
+        for p, c in enumerate(classes):
+            rows.append(([column[c] + f for f in subset] + [first + p], [1.0] * k + [-1.0], -np.inf, k - 1))
+    index = np.repeat(np.arange(len(rows)), [len(r[0]) for r in rows])
+    matrix = csr_matrix(
+        (np.concatenate([r[1] for r in rows]), (index, np.concatenate([r[0] for r in rows]))), shape=(len(rows), total)
+    )
+    cost = np.zeros(total)
+    cost[:n_weights] = -value[:, classes].T.ravel()
+    limits = LinearConstraint(matrix, np.array([r[2] for r in rows]), np.array([r[3] for r in rows]))
+    result = milp(
+        cost, integrality=np.ones(total), bounds=Bounds(0, 1), constraints=limits, options={"mip_rel_gap": 0.0}
+    )
+    if result.x is None:
+        return None
+    weights = result.x[:n_weights].reshape(m, n) > 0.5
+    return {c: tuple(np.flatnonzero(weights[q]).tolist()) for q, c in enumerate(classes)}
+
+
+def settle_sharing(value: Float[np.ndarray, "n classes"], k: int, sharing: list[tuple[int, int]]) -> Sets | None:
+    """The most valuable sets of all classes: different, and similar where asked. None when no such sets exist.
+
+    Classes without a wish keep their k best features unless a set is wanted twice; then they join the integer programme.
+    """
+    top = np.argsort(-value, axis=0, kind="stable")[:k]
+    sets: Sets = {c: tuple(sorted(top[:, c].tolist())) for c in range(value.shape[1])}
+    involved, single = {c for pair in sharing for c in pair}, []
+    while True:
+        if involved:
+            found = _programme(value, k, sorted(involved), sharing, single)
+            if found is None:
+                return None
+            sets |= found
+        owners: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for c, subset in sets.items():
+            owners[subset].append(c)
+        clashing = {subset: classes for subset, classes in owners.items() if len(classes) > 1}
+        if not clashing:
+            return sets
+        for subset, classes in clashing.items():
+            if involved.issuperset(classes):
+                single.append(subset)
+            involved.update(classes)
+
+
+def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], ...]) -> None:
+    """Refuse wishes that no selection can fulfil, and name the ones that clash. Values do not matter, only n and k do.
+
+    Raises
+    ------
+    ValueError : naming a smallest group of pair constraints that contradict each other.
+    """
+    if len({c for pair in sharing for c in pair}) <= n - k + 1:  # k - 1 features for all of them and one for each
+        return
+    value = np.zeros((n, n_classes)) + np.arange(n, 0, -1)[:, None] * 1e-3
+    if settle_sharing(value, k, list(sharing)) is not None:
+        return
+    clash = list(sharing)
+    for pair in sharing:
+        fewer = [other for other in clash if other != pair]
+        classes = sorted({c for q in fewer for c in q})
+        renamed = [(classes.index(c), classes.index(d)) for c, d in fewer]
+        if fewer and settle_sharing(value[:, : len(classes)], k, renamed) is None:
+            clash = fewer
+    raise ValueError(
+        f"pair_constraints {clash} contradict each other: with n_features (={n}) and n_per_class (={k}) there are no different sets that all "
+        f"share {k - 1} features as asked; drop one of these pairs"
+    )
