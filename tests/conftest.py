@@ -1,6 +1,8 @@
 """Fixtures: a cache of its own, shape checks on, small toy data, and a store with planted features."""
 
+import importlib
 import os
+import pkgutil
 import tempfile
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from jaxtyping import install_import_hook
 
 with install_import_hook("qpm_lib", "shape_checks.checked"):
     import qpm_lib
-    from qpm_lib import cli, doctor, explorer, plotting, pretraining, report, runner, snapshot  # noqa: F401
-    from qpm_lib.data import aircraft, cars, download  # noqa: F401
+
+    for module in pkgutil.walk_packages(qpm_lib.__path__, "qpm_lib."):
+        importlib.import_module(module.name)
 
 import numpy as np
 import pytest
@@ -29,7 +32,7 @@ from qpm_lib.features.store import FeatureStore
 from qpm_lib.model.dense import DenseModel
 from qpm_lib.model.outputs import feature_vectors
 from qpm_lib.model.qpm import DinoQPM
-from qpm_lib.selection.problem import Selection
+from qpm_lib.selection.result import Selection
 
 settings.register_profile("same every time", derandomize=True)
 settings.load_profile("same every time")

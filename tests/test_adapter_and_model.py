@@ -11,7 +11,7 @@ from qpm_lib.model.adapter import Adapter, Output
 from qpm_lib.model.dense import DenseModel
 from qpm_lib.model.head import FixedHead
 from qpm_lib.model.qpm import DinoQPM
-from qpm_lib.selection.problem import Selection
+from qpm_lib.selection.result import Selection
 
 
 def tokens(batch=3, patches=16, width=6, seed=0):

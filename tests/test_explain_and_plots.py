@@ -28,7 +28,7 @@ def test_methods_follow_the_contract(toy, toy_store, backbone):
     from qpm_lib.core.config import AdapterConfig
     from qpm_lib.model.dense import DenseModel
     from qpm_lib.model.qpm import DinoQPM
-    from qpm_lib.selection.problem import Selection
+    from qpm_lib.selection.result import Selection
 
     torch.manual_seed(0)
     assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)

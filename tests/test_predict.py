@@ -21,7 +21,7 @@ from qpm_lib.model.outputs import feature_vectors
 from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, predict_files
 from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.selection.baselines.sldd import SparseSelection, select_sparse
-from qpm_lib.selection.problem import Selection
+from qpm_lib.selection.result import Selection
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from selection_cases import instance, twins
 
 from qpm_lib import selection
 from qpm_lib.selection.constants import threshold
-from qpm_lib.selection.problem import Selection, make_problem, problem_objective
+from qpm_lib.selection.problem import make_problem, problem_objective
+from qpm_lib.selection.result import Selection
 from qpm_lib.selection.stages import heuristic
 from qpm_lib.selection.stages.assignment import assign, best_subsets, relaxed_objective
 

@@ -3,7 +3,8 @@
 from qpm_lib.selection.baselines.elastic_net import Layer, elastic_net, elastic_net_path, strongest_penalty
 from qpm_lib.selection.baselines.sldd import SparseSelection, qsenn_layer, select_sparse, standardised
 from qpm_lib.selection.constants import redundancy, relevance, similarity
-from qpm_lib.selection.problem import Selection, SelectionProblem, make_problem, objective
+from qpm_lib.selection.problem import SelectionProblem, make_problem, objective
+from qpm_lib.selection.result import Selection
 from qpm_lib.selection.simulated import simulated_relevance
 from qpm_lib.selection.solver import Progress, solve
 from qpm_lib.selection.stages.assignment import assign

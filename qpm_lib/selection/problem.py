@@ -3,14 +3,11 @@
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from qpm_lib.core import read_json, write_json
 from qpm_lib.selection.stages.sharing import check_sharing
 
 
@@ -61,77 +58,6 @@ class SelectionProblem:
         return self.value.shape[1]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A selection with its proof.
-
-    Attributes
-    ----------
-    features : (n,) ascending indices. assignment : (C, n) true where a class uses a feature; k per class, no two classes alike.
-    objective, bound : value of the selection, and what no selection can exceed. gap : (bound - objective) / |objective|.
-    seconds : time taken. status : `optimal`, `gap` (the wanted gap is proven), `time_limit` or `interrupted`.
-    """
-
-    features: Int[np.ndarray, "n"]
-    assignment: Bool[np.ndarray, "classes n"]
-    objective: float
-    bound: float
-    gap: float
-    seconds: float
-    status: Literal["optimal", "gap", "time_limit", "interrupted"]
-
-    @property
-    def weight(self) -> Float[np.ndarray, "classes n"]:
-        """The assignment as class weights 0 and 1."""
-        return self.assignment.astype(np.float32)
-
-    @property
-    def bias(self) -> Float[np.ndarray, "classes"]:
-        """No class has a bias."""
-        return np.zeros(len(self.assignment), np.float32)
-
-    def save(self, path: Path, *, made_by: str = "") -> None:
-        """Write as JSON. `made_by` is the hash of the settings, checked when the selection is used."""
-        write_json(path, {**asdict(self), "made_by": made_by})
-
-    @classmethod
-    def load(cls, path: Path) -> "Selection":
-        """Read a saved selection.
-
-        Raises
-        ------
-        ValueError : when there is none, or it contradicts itself.
-        """
-        values = read_saved(path)
-        values["features"] = np.array(values["features"], dtype=int)
-        values["assignment"] = np.array(values["assignment"], dtype=bool)
-        selection = cls(**values)
-        if selection.assignment.shape[1] != len(selection.features):
-            raise ValueError(
-                f"{path} contradicts itself: {len(selection.features)} features but {selection.assignment.shape[1]} columns"
-            )
-        return selection
-
-
-def read_saved(path: Path) -> dict[str, Any]:
-    """Contents of a saved selection.
-
-    Raises
-    ------
-    ValueError : when there is none.
-    """
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: run chapter 03 first")
-    values = read_json(path)
-    values.pop("made_by", None)
-    return values
-
-
-def relative_gap(objective: float, bound: float) -> float:
-    """(bound - objective) / |objective|, never below zero."""
-    return max(0.0, bound - objective) / max(abs(objective), 1e-9)
-
-
 def make_problem(
     relevance: Float[np.ndarray, "features classes"],
     redundancy: Float[np.ndarray, "features features"] | None,
@@ -151,10 +77,23 @@ def make_problem(
         n > F, k > n, more classes than there are sets of k out of n features, or wishes that contradict each other. The inputs are never
         modified.
     """
+    a, r, b = _arrays(relevance, redundancy, bias)
+    f, c = a.shape
+    n, k = _sizes(n_features, n_per_class, f, c)
+    wanted, unwanted = _wishes(required, forbidden, f, n)
+    sharing = _class_pairs(pair_constraints, c)
+    check_sharing(n, k, c, sharing)
+    return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k, wanted, unwanted, sharing)
+
+
+def _arrays(
+    relevance: np.ndarray, redundancy: np.ndarray | None, bias: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Copies of the arrays in double precision, checked, their shapes too."""
     a = np.array(relevance, np.float64)
     if a.ndim != 2 or 0 in a.shape:
         raise ValueError(f"relevance has shape {a.shape}: one row per feature and one column per class are needed")
-    f, c = a.shape
+    f = len(a)
     r = np.zeros((f, f)) if redundancy is None else np.array(redundancy, np.float64)
     b = np.zeros(f) if bias is None else np.array(bias, np.float64)
     for name, array in (("relevance", a), ("redundancy", r), ("bias", b)):
@@ -170,6 +109,11 @@ def make_problem(
         )
     if (r < 0).any() or np.diagonal(r).any():
         raise ValueError("redundancy must be non-negative with a zero diagonal: it is a penalty on pairs")
+    return a, r, b
+
+
+def _sizes(n_features: object, n_per_class: object, f: int, c: int) -> tuple[int, int]:
+    """n and k, checked."""
     n, k = whole_number("n_features", n_features), whole_number("n_per_class", n_per_class)
     if not 1 <= n <= f:
         raise ValueError(f"n_features (={n}) must be from 1 to the number of features (={f})")
@@ -179,10 +123,7 @@ def make_problem(
         raise ValueError(
             f"{c} classes cannot have different sets of n_per_class (={k}) out of n_features (={n}): there are only {math.comb(n, k)}; raise n_features"
         )
-    wanted, unwanted = _wishes(required, forbidden, f, n)
-    sharing = _class_pairs(pair_constraints, c)
-    check_sharing(n, k, c, sharing)
-    return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k, wanted, unwanted, sharing)
+    return n, k
 
 
 def whole_number(name: str, value: object) -> int:

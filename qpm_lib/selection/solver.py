@@ -9,14 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from qpm_lib.selection.problem import (
-    Selection,
-    SelectionProblem,
-    make_problem,
-    problem_objective,
-    relative_gap,
-    whole_number,
-)
+from qpm_lib.selection.problem import SelectionProblem, make_problem, problem_objective, whole_number
+from qpm_lib.selection.result import Selection, relative_gap
 from qpm_lib.selection.stages import heuristic, scip
 from qpm_lib.selection.stages.assignment import assign
 from qpm_lib.selection.stages.bounds import RootBound, root_bound
@@ -196,10 +190,7 @@ def solve(
     ValueError : for input that cannot be solved, or wishes that contradict each other (see `make_problem`). The caller's arrays are never
         changed.
     """
-    if not time_limit > 0 or not gap >= 0:
-        raise ValueError(f"time_limit (={time_limit}) must be above 0 and gap (={gap}) at least 0")
-    if whole_number("seed", seed) < 0:
-        raise ValueError(f"seed (={seed}) must be at least 0")
+    _check_limits(gap, time_limit, seed)
     problem = make_problem(
         relevance,
         redundancy,
@@ -216,6 +207,18 @@ def solve(
         _run(search, gap, time_limit, seed)
     except KeyboardInterrupt:
         search.status = "userinterrupt"
+    return _proven(problem, allowed, search, gap)
+
+
+def _check_limits(gap: float, time_limit: float, seed: int) -> None:
+    if not time_limit > 0 or not gap >= 0:
+        raise ValueError(f"time_limit (={time_limit}) must be above 0 and gap (={gap}) at least 0")
+    if whole_number("seed", seed) < 0:
+        raise ValueError(f"seed (={seed}) must be at least 0")
+
+
+def _proven(problem: SelectionProblem, allowed: Int[np.ndarray, "allowed"], search: _Search, gap: float) -> Selection:
+    """The best selection of a search with its bound, in the numbers of the whole problem."""
     features = allowed[np.sort(search.best.features)]
     assignment = assign(problem, features).matrix
     value = problem_objective(problem, features, assignment)

@@ -2,12 +2,13 @@
 
 import time
 from collections import Counter
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from qpm_lib.selection.problem import Selection, make_problem, problem_objective, relative_gap
+from qpm_lib.selection.problem import SelectionProblem, make_problem, problem_objective
+from qpm_lib.selection.result import Selection, relative_gap
 
 _MAX_VARIABLES = 2000
 
@@ -35,26 +36,14 @@ def solve_readable(
     """
     import cvxpy as cp
 
-    problem = make_problem(relevance, redundancy, **options)
+    problem, began = make_problem(relevance, redundancy, **options), time.monotonic()
     f, c = problem.value.shape
     if f * c > _MAX_VARIABLES:
         raise ValueError(
             f"{f} features x {c} classes exceed {_MAX_VARIABLES} class weights: use qpm_lib.selection.solve"
         )
-    began = time.monotonic()
-    pairs = np.argwhere(np.triu(problem.redundancy, 1) > 0)
     s, w = cp.Variable(f, boolean=True), cp.Variable((f, c), boolean=True)
-    gain = cp.sum(cp.multiply(problem.value, w)) + problem.bias @ s
-    constraints = [cp.sum(s) == problem.n, cp.sum(w, axis=0) == problem.k, w <= s[:, None] @ np.ones((1, c))]
-    constraints += [s[f] == 1 for f in problem.required] + [s[f] == 0 for f in problem.forbidden]
-    for first, second in problem.sharing:
-        common = cp.Variable(f)
-        constraints += [common <= w[:, first], common <= w[:, second], cp.sum(common) >= problem.k - 1]
-    if len(pairs):
-        i, j = pairs.T
-        y = cp.Variable(len(pairs), nonneg=True)
-        gain -= problem.redundancy[i, j] @ y
-        constraints.append(y >= s[i] + s[j] - 1)
+    gain, constraints = _written_down(problem, s, w)
     while True:
         model = cp.Problem(cp.Maximize(gain), constraints)
         model.solve(solver=cp.SCIP, scip_params={"limits/time": max(0.1, time_limit - (time.monotonic() - began))})
@@ -73,9 +62,28 @@ def solve_readable(
     value = problem_objective(problem, features, weights[features].T)
     status = "optimal" if model.status == cp.OPTIMAL else "time_limit"
     bound = value if status == "optimal" else float(model.solver_stats.extra_stats.getDualbound())
-    return Selection(
-        features, weights[features].T, value, bound, relative_gap(value, bound), time.monotonic() - began, status
-    )
+    gap, seconds = relative_gap(value, bound), time.monotonic() - began
+    return Selection(features, weights[features].T, value, bound, gap, seconds, status)
+
+
+def _written_down(problem: SelectionProblem, s: Any, w: Any) -> tuple[Any, list[Any]]:
+    """Objective and constraints in cvxpy, but for different sets of the classes; s (F,) and w (F, C) are binary variables."""
+    import cvxpy as cp
+
+    f, c = problem.value.shape
+    gain = cp.sum(cp.multiply(problem.value, w)) + problem.bias @ s
+    constraints = [cp.sum(s) == problem.n, cp.sum(w, axis=0) == problem.k, w <= s[:, None] @ np.ones((1, c))]
+    constraints += [s[f] == 1 for f in problem.required] + [s[f] == 0 for f in problem.forbidden]
+    for first, second in problem.sharing:
+        common = cp.Variable(f)
+        constraints += [common <= w[:, first], common <= w[:, second], cp.sum(common) >= problem.k - 1]
+    pairs = np.argwhere(np.triu(problem.redundancy, 1) > 0)
+    if len(pairs):
+        i, j = pairs.T
+        y = cp.Variable(len(pairs), nonneg=True)
+        gain -= problem.redundancy[i, j] @ y
+        constraints.append(y >= s[i] + s[j] - 1)
+    return gain, constraints
 
 
 class PlainResult(NamedTuple):

@@ -23,7 +23,7 @@ from qpm_lib.selection.baselines.elastic_net import (
     penalty_path,
     strongest_penalty,
 )
-from qpm_lib.selection.problem import read_saved
+from qpm_lib.selection.result import read_saved
 
 _GROUP_MIXING, _SPARSE_MIXING = 0.8, 0.99
 _MIN_STD = 1e-5

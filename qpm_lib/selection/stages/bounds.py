@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import highspy
 import numpy as np
 from jaxtyping import Float
 
@@ -36,6 +37,15 @@ class RootBound(NamedTuple):
     cuts: list[Cut]
 
 
+class _Quiet(highspy.Highs):
+    """HiGHS without its banner, which it prints while its callbacks are set up, before an option can be given."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802 - the library's name
+        """Switch the output off first."""
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()
+
+
 class Relaxation:
     """The linear programme: columns s, theta, then y as they are asked for; row 0 is sum s = n, row r is rows[r - 1].
 
@@ -43,11 +53,9 @@ class Relaxation:
     """
 
     def __init__(self, problem: SelectionProblem) -> None:
-        import highspy
-
         self.problem, self.infinite, self._status = problem, highspy.kHighsInf, highspy.HighsModelStatus
         f, c = problem.value.shape
-        self.model = highspy.Highs()
+        self.model = _Quiet()
         for name, setting in (
             ("output_flag", False),
             ("threads", 1),
