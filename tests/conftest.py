@@ -16,7 +16,8 @@ with install_import_hook("qpm_lib", "shape_checks.checked"):
     import qpm_lib
 
     for module in pkgutil.walk_packages(qpm_lib.__path__, "qpm_lib."):
-        importlib.import_module(module.name)
+        if not module.name.startswith("qpm_lib.estimator"):  # scikit-learn's checks hand over anything
+            importlib.import_module(module.name)
 
 import numpy as np
 import pytest

@@ -6,6 +6,7 @@ from qpm_lib.model.dense import DenseModel, LinearProbe
 from qpm_lib.model.head import FixedHead
 from qpm_lib.model.heat_maps import heat_map_figure, save_heat_map
 from qpm_lib.model.losses import diversity_loss
+from qpm_lib.model.network import Explanation
 from qpm_lib.model.outputs import (
     Classifier,
     accuracy,
@@ -16,7 +17,7 @@ from qpm_lib.model.outputs import (
     outputs_of,
 )
 from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, model_folder, predict_files
-from qpm_lib.model.qpm import DinoQPM, Explanation
+from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.model.stages import fine_tune, train_dense, train_linear_probe
 
 __all__ = [

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from qpm_lib.data import EXTENSIONS, UnreadableError, is_picture, picture_position, read_image
-from qpm_lib.model.qpm import DinoQPM, Explanation
+from qpm_lib.model.network import Explanation
+from qpm_lib.model.qpm import DinoQPM
 
 log = logging.getLogger(__name__)
 _SIDE, _LONGEST = 256, 80

@@ -4,10 +4,10 @@ import nbformat
 import pytest
 from filelock import FileLock
 
-from qpm_lib import runner
 from qpm_lib.cli import main
 from qpm_lib.core.artifacts import read_json
 from qpm_lib.core.profiles import load_profile
+from qpm_lib.runs import chapters, currency, execution
 from qpm_lib.runs.chapters import CHAPTERS, check_parameters, find_chapter
 from qpm_lib.runs.execution import ChapterError, run_chapters
 from qpm_lib.runs.folder import RunFolder, open_run
@@ -46,8 +46,9 @@ def small_course(tmp_path, monkeypatch):
     chain = (CHAPTERS[0], CHAPTERS[1], CHAPTERS[3]._replace(needs=("02_dense_model",)))
     for chapter in chain:
         write_chapter(folder, chapter)
-    monkeypatch.setattr(runner, "CHAPTERS", chain)
-    monkeypatch.setattr(runner, "notebooks_folder", lambda: folder)
+    monkeypatch.setattr(chapters, "CHAPTERS", chain)
+    for place in (currency, execution):
+        monkeypatch.setattr(place, "notebooks_folder", lambda: folder)
     return folder, chain
 
 
@@ -126,19 +127,19 @@ def test_a_killed_kernel_is_no_success(small_course, tmp_path):
 
 def test_ctrl_c_is_recorded_and_the_run_goes_on_later(small_course, tmp_path, monkeypatch):
     _, chain = small_course
-    execute = runner._execute
+    execute = execution._execute
 
     def interrupted(run, chapter, *rest):
         if chapter.name == chain[1].name:
             raise KeyboardInterrupt
         execute(run, chapter, *rest)
 
-    monkeypatch.setattr(runner, "_execute", interrupted)
+    monkeypatch.setattr(execution, "_execute", interrupted)
     run = new_run(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run_chapters(run)
     assert run.results[chain[1].name]["status"] == "interrupted"
-    monkeypatch.setattr(runner, "_execute", execute)
+    monkeypatch.setattr(execution, "_execute", execute)
     assert statuses(run_chapters(run)) == ["skipped", "done", "done"]
 
 

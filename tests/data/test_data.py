@@ -79,12 +79,12 @@ def test_the_data_set_is_the_same_every_time(birds, tmp_path):
 
 
 def test_a_stopped_rendering_leaves_nothing(tmp_path, monkeypatch):
-    from qpm_lib.data.toy import toyset
+    from qpm_lib.data.toy import scenes
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(toyset, "write_json", stop)
+    monkeypatch.setattr(scenes, "write_json", stop)
     with pytest.raises(KeyboardInterrupt):
         write_toybirds(tmp_path / "birds", n_species=2, train_per_class=1, test_per_class=1)
     assert list(tmp_path.iterdir()) == []

@@ -3,9 +3,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from qpm_lib import features
 from qpm_lib.backbones.frozen import load_backbone
 from qpm_lib.backbones.toy_vit import build_toy_vit, save_weights
+from qpm_lib.features import shards as files
 from qpm_lib.features.store import FeatureStore
 
 
@@ -45,7 +45,7 @@ def test_batches_cover_every_row_once(toy_store):
 
 
 def test_a_killed_extraction_goes_on_with_the_missing_shards(toy, backbone, tmp_path, monkeypatch):
-    save, calls = features.save_shard, []
+    save, calls = files.save_shard, []
 
     def killed(content, path):
         if len(calls) == 2:
@@ -53,14 +53,14 @@ def test_a_killed_extraction_goes_on_with_the_missing_shards(toy, backbone, tmp_
         calls.append(path.name)
         save(content, path)
 
-    monkeypatch.setattr(features, "save_shard", killed)
+    monkeypatch.setattr(files, "save_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         FeatureStore.extract(toy, backbone, tmp_path, shard_size=8)
     assert shards(tmp_path) == calls
     times = {name: (tmp_path / name).stat().st_mtime_ns for name in calls}
     with pytest.raises(ValueError, match="missing or damaged"):
         FeatureStore.open(tmp_path, toy, backbone)
-    monkeypatch.setattr(features, "save_shard", lambda content, path: (calls.append(path.name), save(content, path)))
+    monkeypatch.setattr(files, "save_shard", lambda content, path: (calls.append(path.name), save(content, path)))
     FeatureStore.extract(toy, backbone, tmp_path, shard_size=8)
     assert calls == [f"shard-{k:05d}.safetensors" for k in range(5)]
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in times} == times
@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_no_half_shard(toy, backbone, tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(RuntimeError, match=r"shard-00000.*No space left.*run again"):
         FeatureStore.extract(toy, backbone, tmp_path)
     assert shards(tmp_path) == []
@@ -123,7 +123,7 @@ def test_two_writers_at_once(toy, backbone, tmp_path):
 
 def test_values_beyond_half_precision_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="fp16"):
-        features.save_shard({"patches": torch.tensor([[70000.0]]).half()}, tmp_path / "shard-00000.safetensors")
+        files.save_shard({"patches": torch.tensor([[70000.0]]).half()}, tmp_path / "shard-00000.safetensors")
 
 
 def test_default_folder_depends_on_pictures_and_backbone(toy, backbone):

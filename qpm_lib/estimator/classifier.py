@@ -4,13 +4,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from qpm_lib import selection
-from qpm_lib.core import choose_device, load_profile
-from qpm_lib.features import FeatureStore, TensorStore
+from qpm_lib.core import load_profile
+from qpm_lib.estimator.inputs import checked_rows, training_store
+from qpm_lib.features import FeatureStore
 from qpm_lib.model import Explanation, Output, feature_vectors, fine_tune, train_dense
 
 _BATCH = 64
@@ -50,19 +49,10 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         device: str = "auto",
         seed: int = 0,
     ) -> None:
-        self.n_features, self.n_per_class, self.n_dense, self.n_layers, self.hidden = (
-            n_features,
-            n_per_class,
-            n_dense,
-            n_layers,
-            hidden,
-        )
-        self.dense_epochs, self.fine_tune_epochs, self.time_limit, self.gap = (
-            dense_epochs,
-            fine_tune_epochs,
-            time_limit,
-            gap,
-        )
+        self.n_features, self.n_per_class, self.n_dense = n_features, n_per_class, n_dense
+        self.n_layers, self.hidden = n_layers, hidden
+        self.dense_epochs, self.fine_tune_epochs = dense_epochs, fine_tune_epochs
+        self.time_limit, self.gap = time_limit, gap
         self.profile, self.device, self.seed = profile, device, seed
 
     def fit(self, X: np.ndarray | Tensor | FeatureStore, y: np.ndarray | None = None) -> "QPMClassifier":
@@ -73,7 +63,7 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         ValueError : for values that are not finite, P that is no square, one class only, more classes than sets of k out of n features, or
             settings that contradict each other.
         """
-        store = self._training_store(X, y)
+        store = training_store(self, X, y)
         settings = {
             "seed": self.seed,
             "selection.n_features": self.n_features,
@@ -105,59 +95,10 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         self.model_, self.history_ = fine_tune(dense, self.selection_, store, config)
         return self
 
-    def _training_store(self, X: np.ndarray | Tensor | FeatureStore, y: np.ndarray | None) -> FeatureStore:
-        if isinstance(X, FeatureStore):
-            if y is not None:
-                raise ValueError("y was passed beside a FeatureStore, which has labels of its own: leave y out")
-            self.classes_, self.n_features_in_ = np.array(X.class_names), X.width
-            return X
-        if y is None:
-            raise ValueError(
-                "requires y to be passed, but the target y is None: labels are left out for a FeatureStore only"
-            )
-        X, y = validate_data(self, _as_numpy(X), _as_numpy(y), allow_nd=True, dtype=np.float32, ensure_min_samples=2)
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y holds one class only ({self.classes_[0]!r}): at least two are needed")
-        self.n_features_in_ = X.shape[-1]
-        names, patches = tuple(map(str, self.classes_)), _tokens(X)
-        return TensorStore(
-            patches, patches.mean(1), torch.as_tensor(labels), class_names=names, device=choose_device(self.device)
-        )
-
-    def _checked(self, X: np.ndarray | Tensor | FeatureStore) -> tuple[FeatureStore, Tensor]:
-        """A store and its rows: the test rows of a store as it is, all of an array after the same checks as in `fit`."""
-        check_is_fitted(self, "model_")
-        if isinstance(X, FeatureStore):
-            if tuple(X.class_names) != tuple(map(str, self.classes_)) or X.width != self.n_features_in_:
-                raise ValueError(
-                    f"the store has {len(X.class_names)} classes and width {X.width}, the model {len(self.classes_)} and {self.n_features_in_}: "
-                    "names and width must be the same"
-                )
-            rows = X.rows(train=False)
-            if not len(rows):
-                raise ValueError("the store has no test pictures")
-            return X, rows
-        X = _as_numpy(X)
-        if len(getattr(X, "shape", ())) == 3:  # scikit-learn would compare the number of patches
-            X = check_array(X, allow_nd=True, dtype=np.float32)
-        else:
-            X = validate_data(self, X, allow_nd=True, dtype=np.float32, reset=False)
-        if X.shape[-1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[-1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features"
-            )
-        patches = _tokens(X)
-        store = TensorStore(
-            patches, patches.mean(1), torch.zeros(len(X), dtype=torch.long), class_names=self.model_.class_names
-        )
-        return store, torch.arange(len(X))
-
     @torch.no_grad()
     def _outputs(self, X: np.ndarray | Tensor | FeatureStore) -> Output:
         """Maps, vectors and logits in full precision, so that explanations add up to the scores."""
-        store, rows = self._checked(X)
+        store, rows = checked_rows(self, X)
         device = self.model_.device
         parts = [self.model_(batch.patches.to(device), batch.cls.to(device)) for batch in store.batches(rows, _BATCH)]
         return Output(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
@@ -201,21 +142,3 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         tags.non_deterministic = False
         tags.classifier_tags.poor_score = True
         return tags
-
-
-def _as_numpy(X: np.ndarray | Tensor) -> np.ndarray:
-    if isinstance(X, Tensor):
-        X = X.detach().cpu()
-        return (X.float() if X.is_floating_point() else X).numpy()
-    return X
-
-
-def _tokens(X: np.ndarray) -> Float[Tensor, "images patches dim"]:
-    """(N, P, D) tokens; a table counts as one patch per row."""
-    if X.ndim == 2:
-        X = X[:, None]
-    if X.ndim != 3 or not X.shape[1] or round(X.shape[1] ** 0.5) ** 2 != X.shape[1]:
-        raise ValueError(
-            f"X has shape {X.shape}: (images, patches, dim) with a square number of patches is needed, or (images, dim)"
-        )
-    return torch.as_tensor(X)

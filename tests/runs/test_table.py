@@ -10,8 +10,9 @@ from qpm_lib.core.artifacts import write_json
 from qpm_lib.core.profiles import load_profile
 from qpm_lib.metrics.evaluation import MEASURES
 from qpm_lib.runs.folder import RunFolder
+from qpm_lib.runs.formats import to_csv, to_markdown
 from qpm_lib.runs.published import PUBLISHED
-from qpm_lib.runs.table import read_runs, table, to_csv, to_markdown
+from qpm_lib.runs.table import read_runs, table
 
 
 def result(accuracy, **others):

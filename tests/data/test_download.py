@@ -15,7 +15,7 @@ from qpm_lib.data import download
 from qpm_lib.data.download import Archive, fetch, obtain, unpack
 from qpm_lib.data.toy.scenes import write_toybirds
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "data_scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "data_scripts"
 CONTENT = np.random.default_rng(0).bytes(10_000)
 
 

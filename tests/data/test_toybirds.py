@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qpm_lib import pretraining
+from qpm_lib.backbones import pretraining
 from qpm_lib.backbones.pretraining import PretrainingConfig, PretrainingRenders, patch_parts
 from qpm_lib.core.artifacts import file_hash, read_json
 from qpm_lib.data.toy.render import make_species, random_bird, render, species_name

@@ -1,0 +1,69 @@
+"""`model.json` of a model folder: everything about a finished model but its weights, checked when it is read."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from qpm_lib.core import AdapterConfig, read_json
+
+POOLINGS = get_args(get_type_hints(AdapterConfig)["pooling"])
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """What made a model, and what its parts are called.
+
+    Attributes
+    ----------
+    width : D of the backbone. n_features, n_per_class : n and k, the largest where classes differ. class_names, feature_names : C and n
+    names. backbone : fingerprint of the backbone it was trained on. cropped : trained on pictures cut to their boxes.
+    """
+
+    width: int
+    adapter: AdapterConfig
+    n_features: int
+    n_per_class: int
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    backbone: dict[str, Any]
+    cropped: bool = False
+    kind: str = "fixed_head"
+
+    def as_json(self) -> dict[str, Any]:
+        """The manifest as `read_manifest` reads it."""
+        return asdict(self)
+
+
+def read_manifest(folder: Path) -> ModelManifest:
+    """Read `model.json`.
+
+    Raises
+    ------
+    ValueError : when the folder holds no model, or the file is damaged or contradicts itself.
+    """
+    path = folder / "model.json"
+    if not path.exists():
+        raise ValueError(
+            f"{folder} holds no model: it must contain model.json and model.safetensors (chapter 04 writes them)"
+        )
+    card = read_json(path)
+    try:
+        values = {field.name: card[field.name] for field in fields(ModelManifest) if field.name in card}
+        adapter = AdapterConfig(**values.pop("adapter"))
+        if adapter.pooling not in POOLINGS:
+            raise ValueError(f"adapter.pooling (={adapter.pooling!r}) must be one of {', '.join(POOLINGS)}")
+        names = {key: _texts(key, values.pop(key)) for key in ("class_names", "feature_names")}
+        manifest = ModelManifest(adapter=adapter, **names, **values)
+        dict(manifest.backbone)
+        if len(manifest.feature_names) != manifest.n_features:
+            raise ValueError(f"{len(manifest.feature_names)} feature names for {manifest.n_features} features")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a QPM ({type(error).__name__}: {error})") from error
+    return manifest
+
+
+def _texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+        raise TypeError(f"{name} must be a list of texts")
+    return tuple(values)
