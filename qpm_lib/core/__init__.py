@@ -7,6 +7,7 @@ from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
 from qpm_lib.core.progress import progress
 from qpm_lib.core.seeding import seed_everything
 from qpm_lib.core.settings import config_from_dict, dotted, read_redundancy_rule, setting_names
+from qpm_lib.core.templates import templates
 
 __all__ = [
     "AdapterConfig",
@@ -29,6 +30,7 @@ __all__ = [
     "seed_everything",
     "setting_names",
     "stage_key",
+    "templates",
     "write_atomically",
     "write_json",
 ]

@@ -7,10 +7,12 @@ from qpm_lib.data.dataset import ImageDataset, PartLocations
 from qpm_lib.data.download import inventory, obtain, told_by
 from qpm_lib.data.folder import EXTENSIONS, is_picture, read_folder, read_manifest
 from qpm_lib.data.load import load_dataset
+from qpm_lib.data.parts import part_cells
 from qpm_lib.data.pictures import UnreadableError, picture_position, read_image, to_rgb
-from qpm_lib.data.toy.render import CLUTTER, make_species, random_bird, render
+from qpm_lib.data.toy.bird import FACTOR_PART, FACTORS, PARTS, Bird
+from qpm_lib.data.toy.render import CLUTTER, render
 from qpm_lib.data.toy.scenes import ATTRIBUTES, Scenes, load_scenes, present, write_toybirds
-from qpm_lib.data.toy.shapes import FACTOR_PART, FACTORS, PARTS, Bird
+from qpm_lib.data.toy.species import make_species, random_bird
 
 __all__ = [
     "ATTRIBUTES",
@@ -30,6 +32,7 @@ __all__ = [
     "load_scenes",
     "make_species",
     "obtain",
+    "part_cells",
     "picture_position",
     "present",
     "random_bird",

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image, UnidentifiedImageError
 
 from qpm_lib.core import content_hash, progress
-from qpm_lib.data.pictures import UnreadableError, missing_picture, read_image, square_position
+from qpm_lib.data.pictures import UnreadableError, box_window, missing_picture, read_image
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class ImageDataset:
         return replace(self, cropped=True)
 
     def _cut(self, row: int, image: Image.Image) -> Image.Image:
-        return image.crop(_window(self.boxes[row], image.size)) if self.cropped else image
+        return image.crop(box_window(self.boxes[row], image.size)) if self.cropped else image
 
     def image(self, row: int) -> Image.Image:
         """The picture as RGB. It is turned upright as its EXIF data say, unless boxes, parts or masks tell where things are in the file.
@@ -122,30 +122,6 @@ class ImageDataset:
                 return np.array(self._cut(row, mask.convert("L"))) > 0
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"segmentation {path} is missing or damaged ({error})") from error
-
-    def part_cells(
-        self, rows: Int[np.ndarray, "rows"], grid: int, *, aspect: str = "squash"
-    ) -> tuple[Int[np.ndarray, "rows parts 2"], Bool[np.ndarray, "rows parts"]]:
-        """Column and row of the patch that holds each part, and whether the part is to be seen in what the backbone gets.
-
-        `aspect` is how pictures are brought to a square (see `FrozenBackbone.preprocess`).
-
-        Raises
-        ------
-        ValueError : when the data set has no part locations.
-        """
-        if self.parts is None:
-            raise ValueError(f"{self.root} has no part locations")
-        places = []
-        for row in rows:
-            xy = self.parts.xy[row]
-            if self.cropped:
-                with Image.open(self.root / self.files[row]) as image:
-                    xy = xy - _window(self.boxes[row], image.size)[:2]
-            places.append(square_position(xy, self.image(int(row)).size, aspect))
-        place = np.array(places).reshape(len(rows), -1, 2)
-        inside = ((place >= 0) & (place <= 1)).all(2)
-        return np.clip(place * grid, 0, grid - 1).astype(int), self.parts.visible[rows] & inside
 
     @cached_property
     def fingerprint(self) -> str:
@@ -179,13 +155,6 @@ class ImageDataset:
             skipped={**self.skipped, **(skipped or {})},
             **pick,
         )
-
-
-def _window(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a box x, y, width, height in whole pixels, inside the picture and at least one pixel wide."""
-    left, top = (int(np.clip(np.floor(box[i]), 0, size[i] - 1)) for i in (0, 1))
-    right, bottom = (int(np.clip(np.ceil(box[i] + box[i + 2]), low + 1, size[i])) for i, low in ((0, left), (1, top)))
-    return left, top, right, bottom
 
 
 def without_damaged(dataset: ImageDataset) -> ImageDataset:

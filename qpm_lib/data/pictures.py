@@ -59,6 +59,13 @@ def picture_position(
     return place * side + [(width - side) / 2, (height - side) / 2]
 
 
+def box_window(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a box x, y, width, height in whole pixels, inside the picture and at least one pixel wide."""
+    left, top = (int(np.clip(np.floor(box[i]), 0, size[i] - 1)) for i in (0, 1))
+    right, bottom = (int(np.clip(np.ceil(box[i] + box[i + 2]), low + 1, size[i])) for i, low in ((0, left), (1, top)))
+    return left, top, right, bottom
+
+
 def to_rgb(image: Image.Image, *, upright: bool = True) -> Image.Image:
     """Any picture as 8-bit RGB: turned upright by its EXIF data, transparent parts on white.
 

@@ -14,7 +14,7 @@ from qpm_lib.backbones import FrozenBackbone, Preprocessing
 from qpm_lib.core import progress, write_atomically
 from qpm_lib.data import ImageDataset
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Manifest:
     n_patches: int
     width: int
     shard_size: int
+
+    @property
+    def n_shards(self) -> int:
+        """Number of files."""
+        return -(-self.n_images // self.shard_size)
 
 
 class _Pictures(Dataset):
@@ -45,11 +50,12 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.safetensors"
 
 
-def _shard_rows(index: int, manifest: Manifest) -> range:
+def shard_rows(index: int, manifest: Manifest) -> range:
+    """Rows of the store that a shard holds."""
     return range(index * manifest.shard_size, min((index + 1) * manifest.shard_size, manifest.n_images))
 
 
-def _is_whole(path: Path, rows: int) -> bool:
+def is_whole(path: Path, rows: int) -> bool:
     """Whether a shard file is there and readable with the right number of rows."""
     try:
         with safe_open(path, "pt") as shard:
@@ -58,7 +64,7 @@ def _is_whole(path: Path, rows: int) -> bool:
         return False
 
 
-def _check_match(manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path) -> None:
+def check_match(manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackbone, folder: Path) -> None:
     """Refuse a store that something else made, and say what differs."""
     for key, value in backbone.fingerprint.items():
         if manifest.backbone.get(key) != value:
@@ -71,7 +77,7 @@ def _check_match(manifest: Manifest, dataset: ImageDataset, backbone: FrozenBack
         )
 
 
-def _write_shards(
+def write_shards(
     shards: Sequence[int],
     manifest: Manifest,
     dataset: ImageDataset,
@@ -85,7 +91,7 @@ def _write_shards(
         leftover.unlink()
     batches, ends = [], []
     for k in shards:
-        rows = _shard_rows(k, manifest)
+        rows = shard_rows(k, manifest)
         batches += [list(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
         ends.append(len(batches))
     loader = DataLoader(_Pictures(dataset, backbone.preprocessing), batch_sampler=batches, num_workers=workers)

@@ -4,31 +4,30 @@ A shard is written under a temporary name and renamed when it is whole, so extra
 shards that are there. Memory does not grow with the data set: one shard while writing, one batch while reading.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.core import cache_folder, content_hash, read_json, write_json
 from qpm_lib.data import ImageDataset
 from qpm_lib.features.base import FeatureBatch
+from qpm_lib.features.reading import ShardReader
 from qpm_lib.features.shards import (
-    _MANIFEST,
+    MANIFEST,
     Manifest,
-    _check_match,
-    _is_whole,
-    _shard_rows,
-    _write_shards,
+    check_match,
+    is_whole,
     shard_name,
+    shard_rows,
+    write_shards,
 )
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ class FeatureStore:
         self.width, self.n_patches = manifest.width, manifest.n_patches
         self.grid = round(manifest.n_patches**0.5)
         self.device = torch.device("cpu")
+        self._reader = ShardReader(folder, manifest)
         self._resident: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -91,12 +91,12 @@ class FeatureStore:
                 manifest = cls._manifest(dataset, backbone, folder, shard_size)
                 missing = [
                     k
-                    for k in range(-(-manifest.n_images // manifest.shard_size))
-                    if not _is_whole(folder / shard_name(k), len(_shard_rows(k, manifest)))
+                    for k in range(manifest.n_shards)
+                    if not is_whole(folder / shard_name(k), len(shard_rows(k, manifest)))
                 ]
                 if missing:
                     log.info("%s: %d shards are missing or damaged and are made now", folder, len(missing))
-                    _write_shards(
+                    write_shards(
                         missing, manifest, dataset, backbone, folder, min(batch_size, manifest.shard_size), workers
                     )
         except Timeout:
@@ -105,10 +105,10 @@ class FeatureStore:
 
     @staticmethod
     def _manifest(dataset: ImageDataset, backbone: FrozenBackbone, folder: Path, shard_size: int) -> Manifest:
-        path = folder / _MANIFEST
+        path = folder / MANIFEST
         if path.exists():
             manifest = Manifest(**read_json(path))
-            _check_match(manifest, dataset, backbone, folder)
+            check_match(manifest, dataset, backbone, folder)
             return manifest
         manifest = Manifest(
             backbone.fingerprint, dataset.fingerprint, len(dataset), backbone.grid**2, backbone.width, shard_size
@@ -124,49 +124,17 @@ class FeatureStore:
         ------
         ValueError : when there is none, a shard is missing or damaged, or backbone, weights, preprocessing or picture list differ.
         """
-        path = Path(folder) / _MANIFEST
+        path = Path(folder) / MANIFEST
         if not path.exists():
             raise ValueError(f"{folder} holds no features: extract them first")
         manifest = Manifest(**read_json(path))
-        _check_match(manifest, dataset, backbone, Path(folder))
-        for k in range(-(-manifest.n_images // manifest.shard_size)):
-            if not _is_whole(Path(folder) / shard_name(k), len(_shard_rows(k, manifest))):
+        check_match(manifest, dataset, backbone, Path(folder))
+        for k in range(manifest.n_shards):
+            if not is_whole(Path(folder) / shard_name(k), len(shard_rows(k, manifest))):
                 raise ValueError(
                     f"{Path(folder) / shard_name(k)} is missing or damaged: extract again, whole shards are kept"
                 )
         return cls(Path(folder), manifest, dataset)
-
-    @cached_property
-    def _starts(self) -> list[dict[str, int]]:
-        """Byte at which the numbers of each tensor begin, per shard, from the header of the file (safetensors: its length, then JSON)."""
-        starts = []
-        for k in range(-(-len(self) // self.manifest.shard_size)):
-            with open(self.folder / shard_name(k), "rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(length))
-            starts.append({name: 8 + length + header[name]["data_offsets"][0] for name in ("patches", "cls")})
-        return starts
-
-    def _read(self, k: int, name: str, rows: list[int], into: Float16[np.ndarray, "rows *shape"]) -> None:
-        """Read rows of one shard. Plain reads, not a memory map: pages of a map count as memory of this process."""
-        size = into[0].nbytes
-        with open(self.folder / shard_name(k), "rb") as file:
-            for row, target in zip(rows, into, strict=True):
-                file.seek(self._starts[k][name] + row * size)
-                if file.readinto(target) != size:
-                    raise ValueError(f"{self.folder / shard_name(k)} is damaged: extract again, whole shards are kept")
-
-    def _gather(self, name: str, rows: Int[Tensor, "batch"]) -> Float16[Tensor, "batch *shape"]:
-        """Rows of one tensor in the order given, shard by shard."""
-        shape = (self.n_patches, self.width) if name == "patches" else (self.width,)
-        found = np.empty((len(rows), *shape), np.float16)
-        shard_of, within = (rows // self.manifest.shard_size).numpy(), (rows % self.manifest.shard_size).numpy()
-        for k in np.unique(shard_of).tolist():
-            here = np.flatnonzero(shard_of == k)
-            part = np.empty((len(here), *shape), np.float16)
-            self._read(k, name, within[here].tolist(), part)
-            found[here] = part
-        return torch.from_numpy(found)
 
     @property
     def nbytes(self) -> int:
@@ -179,7 +147,8 @@ class FeatureStore:
         if self.device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
             every = torch.arange(len(self))
             parts = [
-                [self._gather(name, rows).to(self.device) for rows in every.split(512)] for name in ("patches", "cls")
+                [self._reader.gather(name, rows).to(self.device) for rows in every.split(512)]
+                for name in ("patches", "cls")
             ]
             self._resident = (torch.cat(parts[0]), torch.cat(parts[1]))
         else:
@@ -196,7 +165,7 @@ class FeatureStore:
             where = rows.to(self.device)
             patches, cls = self._resident[0][where], self._resident[1][where]
         else:
-            patches, cls = self._gather("patches", rows), self._gather("cls", rows)
+            patches, cls = self._reader.gather("patches", rows), self._reader.gather("cls", rows)
         return FeatureBatch(
             patches.to(self.device).float(), cls.to(self.device).float(), self.labels[rows].to(self.device)
         )
@@ -211,4 +180,4 @@ class FeatureStore:
 
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
         """CLS tokens as a NumPy array."""
-        return self._gather("cls", rows).float().numpy()
+        return self._reader.gather("cls", rows).float().numpy()

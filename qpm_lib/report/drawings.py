@@ -1,58 +1,48 @@
 """What classes have in common, drawn for the report: a matrix whose cells are links, and a tree of shared features."""
 
-import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from qpm_lib.plotting import class_order
+from qpm_lib.report.pages import render
 
 _CELL, _TOP, _LETTER, _LONGEST = 16, 22, 7, 40
 
 
-def matrix_svg(
+def matrix(
     weight: Float[np.ndarray, "classes n"],
     class_names: Sequence[str],
     feature_names: Sequence[str],
     colours: Sequence[str],
 ) -> str:
-    """Which class uses which feature, ordered so that neighbours share features; hollow squares are negative weights.
+    """Which class uses which feature as SVG, ordered so that neighbours share features; hollow squares are negative weights.
 
     Rows link to the pages of classes, columns to those of features.
     """
-    classes, features = class_order(weight)
+    classes, features = (order.tolist() for order in class_order(weight))
     short = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in class_names]
     label = 16 + _LETTER * max(map(len, short))
-    width, height = label + _CELL * len(features) + 8, _TOP + _CELL * len(classes) + 4
-    parts = [
-        f'<svg role="group" aria-label="Matrix of {len(classes)} classes and {len(features)} features" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" font-size="11" font-family="system-ui, sans-serif">'
-    ]
-    for x, f in enumerate(features.tolist()):
-        left = label + _CELL * x
-        parts.append(
-            f'<line x1="{left + _CELL / 2}" x2="{left + _CELL / 2}" y1="{_TOP}" y2="{height}" stroke="#e3e7ec"/>'
-        )
-        parts.append(
-            f'<a href="{feature_page(f)}"><title>{html.escape(feature_names[f])}</title>'
-            f'<text x="{left + _CELL / 2}" y="{_TOP - 8}" text-anchor="middle">{f}</text></a>'
-        )
-    for y, c in enumerate(classes.tolist()):
-        top, name = _TOP + _CELL * y, class_names[c]
-        parts.append(
-            f'<a href="{class_page(c)}"><title>{html.escape(name)}</title>'
-            f'<text x="{label - 8}" y="{top + 12}" text-anchor="end">{html.escape(short[c])}</text></a>'
-        )
-        for x, f in enumerate(features.tolist()):
-            if weight[c, f]:
-                fill, edge = (colours[f], "#333") if weight[c, f] > 0 else ("#fff", colours[f])
-                parts.append(
-                    f'<rect x="{label + _CELL * x + 2}" y="{top + 2}" width="{_CELL - 4}" height="{_CELL - 4}" fill="{fill}" stroke="{edge}">'
-                    f"<title>{html.escape(name)}: {html.escape(feature_names[f])}</title></rect>"
-                )
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="Matrix of classes and features">{"".join(parts)}</svg></div>'
+    left = {f: label + _CELL * x for x, f in enumerate(features)}
+    columns = [{"feature": f, "name": feature_names[f], "x": x + _CELL / 2} for f, x in left.items()]
+    rows = []
+    for y, c in enumerate(classes):
+        squares = [
+            {
+                "x": left[f] + 2,
+                "name": feature_names[f],
+                "fill": colours[f] if weight[c, f] > 0 else "#fff",
+                "edge": "#333" if weight[c, f] > 0 else colours[f],
+            }
+            for f in features
+            if weight[c, f]
+        ]
+        place = {"x": label - 8, "y": _TOP + _CELL * y, "squares": squares}
+        rows.append({"of_class": c, "name": class_names[c], "short": short[c], **place})
+    size = {"width": label + _CELL * len(features) + 8, "height": _TOP + _CELL * len(classes) + 4}
+    return render("matrix.html", rows=rows, columns=columns, top=_TOP, side=_CELL - 4, **size)
 
 
 class Branch(NamedTuple):
@@ -86,27 +76,3 @@ def shared_tree(weight: Float[np.ndarray, "classes n"]) -> Branch:
         ]
         nodes.append(Branch(shared, None, tuple(kept)))
     return nodes[-1]
-
-
-def tree_html(root: Branch, class_names: Sequence[str], chip: Callable[[int, int], str]) -> str:
-    """The tree as nested lists; `chip` draws a feature with its sign."""
-
-    def listed(node: Branch, above: frozenset[tuple[int, int]]) -> str:
-        chips = " ".join(chip(f, sign) for f, sign in sorted(node.features - above))
-        if node.of_class is not None:
-            name = html.escape(class_names[node.of_class])
-            return f'<li><a href="{class_page(node.of_class)}">{name}</a> {chips}</li>'
-        below = "".join(listed(branch, node.features) for branch in node.branches)
-        return f"<li>{chips or 'nothing shared by all'}<ul>{below}</ul></li>"
-
-    return f'<ul class="tree">{listed(root, frozenset())}</ul>'
-
-
-def class_page(c: int) -> str:
-    """File name of the page of a class."""
-    return f"class_{c:03d}.html"
-
-
-def feature_page(f: int) -> str:
-    """File name of the page of a feature."""
-    return f"feature_{f:02d}.html"

@@ -24,7 +24,7 @@ def part_share(
 
     Parameters
     ----------
-    cells : column and row of the patch that holds the part (see `ImageDataset.part_cells`). visible : images that show the part.
+    cells : column and row of the patch that holds the part (see `qpm_lib.data.part_cells`). visible : images that show the part.
 
     Raises
     ------

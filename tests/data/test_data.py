@@ -8,6 +8,7 @@ from qpm_lib.core.config import DataConfig
 from qpm_lib.data.cub import read_cub
 from qpm_lib.data.folder import read_folder
 from qpm_lib.data.load import load_dataset
+from qpm_lib.data.parts import part_cells
 from qpm_lib.data.toy.scenes import ATTRIBUTES, load_scenes, write_toybirds
 
 
@@ -44,7 +45,7 @@ def test_boxes_parts_and_masks_agree(toy):
 
 def test_parts_find_their_patches(toy):
     rows = np.arange(0, len(toy), 9)
-    cells, visible = toy.part_cells(rows, 8)
+    cells, visible = part_cells(toy, rows, 8)
     np.testing.assert_array_equal(visible, toy.parts.visible[rows])
     for row, cell in zip(rows, cells, strict=True):
         width, height = toy.image(int(row)).size
@@ -53,7 +54,7 @@ def test_parts_find_their_patches(toy):
         patch = np.array([width, height]) / 8
         assert (np.abs((cell[inside] + 0.5) * patch - toy.parts.xy[row][inside]) <= patch / 2 + 1e-6).all()
     with pytest.raises(ValueError, match="no part locations"):
-        replace(toy, parts=None).part_cells(rows, 8)
+        part_cells(replace(toy, parts=None), rows, 8)
 
 
 def test_scenes_draw_the_pictures_of_the_data_set_again(toy):

@@ -14,6 +14,7 @@ from qpm_lib.data.cub import read_cub
 from qpm_lib.data.dataset import ImageDataset, PartLocations
 from qpm_lib.data.folder import read_folder, read_manifest
 from qpm_lib.data.load import load_dataset
+from qpm_lib.data.parts import part_cells
 from qpm_lib.data.pictures import picture_position, read_image, square_position, to_rgb
 
 
@@ -113,7 +114,7 @@ def test_parts_stay_on_their_pixels_through_every_transform(aspect, size, spot, 
     dataset, grid = spotted(tmp_path, size, spot, box), 16
     seen = load_backbone("toy", aspect=aspect).preprocess([dataset.image(0)])[0, 0].numpy()
     rows, columns = np.nonzero(seen > 0.7 * seen.max())
-    cells, visible = dataset.part_cells(np.array([0]), grid, aspect=aspect)
+    cells, visible = part_cells(dataset, np.array([0]), grid, aspect=aspect)
     assert visible.all()
     centre = np.array([columns.mean() + 0.5, rows.mean() + 0.5]) / (128 / grid)
     assert np.abs(cells[0, 0] + 0.5 - centre).max() <= 0.6
@@ -124,7 +125,7 @@ def test_parts_stay_on_their_pixels_through_every_transform(aspect, size, spot, 
 
 
 def test_parts_that_a_crop_cuts_away_are_not_visible(tmp_path):
-    cells, visible = spotted(tmp_path, (200, 100), (10, 50)).part_cells(np.array([0]), 16, aspect="crop")
+    cells, visible = part_cells(spotted(tmp_path, (200, 100), (10, 50)), np.array([0]), 16, aspect="crop")
     assert not visible.any()
     assert cells.shape == (1, 1, 2)
 
@@ -298,7 +299,7 @@ def test_parts_of_photographs_keep_their_colours(photographs, aspect, cropped):
         left, top = np.floor(dataset.boxes[row][:2]) if cropped else (0, 0)
         place = square_position(whole.parts.xy[row] - [left, top], dataset.image(row).size, aspect)
         scale = np.array(dataset.image(row).size if aspect == "squash" else [min(dataset.image(row).size)] * 2) / 128
-        _, visible = dataset.part_cells(np.array([row]), 128, aspect=aspect)
+        _, visible = part_cells(dataset, np.array([row]), 128, aspect=aspect)
         for part in np.flatnonzero(visible[0]):
             column, line = np.clip(place[part] * 128, 2, 125).astype(int)
             x, y = whole.parts.xy[row, part]

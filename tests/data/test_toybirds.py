@@ -7,8 +7,9 @@ from PIL import Image
 from qpm_lib.backbones import pretraining
 from qpm_lib.backbones.pretraining import PretrainingConfig, PretrainingRenders, patch_parts
 from qpm_lib.core.artifacts import file_hash, read_json
-from qpm_lib.data.toy.render import make_species, random_bird, render, species_name
-from qpm_lib.data.toy.shapes import FACTOR_PART, FACTORS, PARTS
+from qpm_lib.data.toy.bird import FACTOR_PART, FACTORS, PARTS
+from qpm_lib.data.toy.render import render
+from qpm_lib.data.toy.species import make_species, random_bird, species_name
 
 TWIG_PIXELS = (
     4  # labels are drawn at picture size, pictures at twice that: a twig can hide a few more pixels in the labels

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from qpm_lib import metrics
-from qpm_lib.data.toy.render import CLUTTER, make_species, render
+from qpm_lib.data.toy.bird import FACTOR_PART, PARTS
+from qpm_lib.data.toy.render import CLUTTER, render
 from qpm_lib.data.toy.scenes import load_scenes
-from qpm_lib.data.toy.shapes import FACTOR_PART, PARTS
+from qpm_lib.data.toy.species import make_species
 from qpm_lib.metrics.ground_truth import VARIED, sufficient_parts, twin
 
 
@@ -143,8 +144,8 @@ def test_wrong_predictions_are_left_out_and_nothing_is_refused(toy):
 
 def test_purity_finds_what_was_planted():
     """Feature 0 answers to dark pixels of the tail region being there; feature 1 is noise; feature 2 is constant."""
-    from qpm_lib.data.toy.render import random_bird
-    from qpm_lib.data.toy.shapes import FACTORS
+    from qpm_lib.data.toy.bird import FACTORS
+    from qpm_lib.data.toy.species import random_bird
 
     rng = np.random.default_rng([0, 53])
     birds = [random_bird(rng) for _ in range(120)]

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import fields, replace
+from html.parser import HTMLParser
 from itertools import pairwise, permutations
 
 import numpy as np
@@ -16,10 +17,13 @@ from qpm_lib.data.pictures import read_image
 from qpm_lib.model.head import FixedHead
 from qpm_lib.model.outputs import outputs_of
 from qpm_lib.model.qpm import DinoQPM
-from qpm_lib.report.build import build_report
-from qpm_lib.report.drawings import matrix_svg, shared_tree, tree_html
+from qpm_lib.report.build import build_report, model_pages
+from qpm_lib.report.drawings import matrix, shared_tree
 from qpm_lib.report.explorer_page import explorer_page
-from qpm_lib.report.model_pages import ModelPages
+from qpm_lib.report.features import decided_by
+from qpm_lib.report.mistakes import mistakes_page
+from qpm_lib.report.pages import Page, whole_page
+from qpm_lib.report.view import ModelView
 from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.snapshot import Snapshot, choose_pictures, take_snapshot
 
@@ -38,9 +42,9 @@ def taken(model, toy, toy_store, tmp_path_factory):
 
 
 @pytest.fixture
-def pages(model, taken, tmp_path):
+def view(model, taken, tmp_path):
     shutil.copytree(taken[1] / "pictures", tmp_path / "pictures")
-    return ModelPages(model, taken[0], tmp_path)
+    return ModelView(model, taken[0], tmp_path)
 
 
 def numbers(text):
@@ -166,15 +170,12 @@ def test_twins_hang_on_one_branch():
         ((0, 1), ((0, 1), (1, 1))),
         ((2, 3), ((4, 1), (5, 1))),
     }
-    text = tree_html(root, ["a", "b<i>", "c", "d"], lambda f, sign: f"[{f}]")
-    assert text.count("[0]") == 1
-    assert "b&lt;i&gt;" in text
     assert shared_tree(weight[:1]).of_class == 0
 
 
 def test_every_weight_is_a_square():
     weight = np.array([[1, 0, 0, -0.5], [0, 2, 0, 0.1], [1, 1, 0, 0]])
-    svg = matrix_svg(weight, ["a", EVIL, "c" * 80], ["x", "y", "z", EVIL], ["#111111"] * 4)
+    svg = matrix(weight, ["a", EVIL, "c" * 80], ["x", "y", "z", EVIL], ["#111111"] * 4)
     assert svg.count("<rect") == 6
     assert svg.count('fill="#fff" stroke="#111111"') == 1
     assert "<script" not in svg
@@ -186,9 +187,9 @@ def test_every_weight_is_a_square():
 # -- pages ----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_reasons_add_up_to_the_lead(pages):
-    snapshot = pages.snapshot
-    text = pages.mistakes().body
+def test_reasons_add_up_to_the_lead(view):
+    snapshot = view.snapshot
+    text = mistakes_page(view).body
     wrong = np.flatnonzero(snapshot.labels[snapshot.kept] != snapshot.predicted[snapshot.kept])
     sections = text.split("<section")[1:]
     assert len(sections) == len(wrong) > 0
@@ -196,15 +197,15 @@ def test_reasons_add_up_to_the_lead(pages):
         lead = float(re.search(r"leads by (\d+\.\d+)", section).group(1))
         assert sum(numbers(section)) == pytest.approx(lead, abs=0.03)
         path = re.search(r'src="(strips/[^"]+)"', section).group(1)
-        with Image.open(pages.folder / path) as strip:
+        with Image.open(view.folder / path) as strip:
             assert strip.size == (405, 135)
     total = sum(int(v) for v in re.findall(r"<td>(\d+)</td>", text))
     assert total == (snapshot.labels != snapshot.predicted).sum()
 
 
-def test_what_moved_the_lead_adds_up_too(pages):
-    snapshot, weight = pages.snapshot, pages.weight
-    sections = pages.mistakes().body.split("<section")[1:]
+def test_what_moved_the_lead_adds_up_too(view):
+    snapshot, weight = view.snapshot, view.weight
+    sections = mistakes_page(view).body.split("<section")[1:]
     for position, section in enumerate(sections):
         truth, answer = snapshot.labels[snapshot.kept[position]], snapshot.predicted[snapshot.kept[position]]
         lead = float(re.search(r"leads by (\d+\.\d+)", section).group(1))
@@ -219,20 +220,20 @@ def test_what_moved_the_lead_adds_up_too(pages):
         assert all(later <= earlier + 0.021 for earlier, later in pairwise(moved))
 
 
-def test_a_run_without_mistakes_says_so(pages):
-    pages.snapshot = replace(pages.snapshot, predicted=pages.snapshot.labels)
-    assert "None: all 12 test pictures" in pages.mistakes().body
+def test_a_run_without_mistakes_says_so(view):
+    view.snapshot = replace(view.snapshot, predicted=view.snapshot.labels)
+    assert "None: all 12 test pictures" in mistakes_page(view).body
 
 
-def test_a_feature_decides_between_classes_that_share_the_rest(pages):
-    used = pages.used
+def test_a_feature_decides_between_classes_that_share_the_rest(view):
+    used = view.used
     for f in range(used.shape[1]):
         wanted = {
             (a, b)
             for a, b in permutations(range(len(used)), 2)
             if used[a, f] and not used[b, f] and used[a].sum() == used[b].sum() == (used[a] & used[b]).sum() + 1
         }
-        assert set(pages._decided_by(f)) == wanted
+        assert set(decided_by(view, f)) == wanted
         assert wanted
 
 
@@ -248,18 +249,20 @@ def signed(model, taken, tmp_path):
     predicted = (taken[0].values @ weight.T + head.bias.numpy()).argmax(1)
     kept = np.arange(len(predicted))
     snapshot = replace(taken[0], labels=taken[0].labels[taken[0].kept], predicted=predicted, kept=kept)
-    return ModelPages(other, snapshot, tmp_path)
+    return ModelView(other, snapshot, tmp_path)
 
 
 def test_pages_of_a_baseline_tell_for_from_against(signed):
-    made = signed.pages()
+    made = model_pages(signed)
     assert "Where it decides" not in "".join(page.body for page in made.values())  # weights and biases decide, too
     classes = made["classes.html"].body
     assert "A class is its features and how much each counts, and its bias." in classes
     assert "hollow square" in classes
     first = made["class_000.html"].body
-    near = re.search(r"Nearest classes</h2>(.*?)</ul>", first).group(1)
-    assert re.sub("<[^>]+>", "", near).startswith("b shares 2. Only here: feature 1; only there: feature 1 (against).")
+    near = re.search(r"Nearest classes</h2>(.*?)</ul>", first, re.DOTALL).group(1)
+    assert " ".join(re.sub("<[^>]+>", "", near).split()).startswith(
+        "b shares 2. Only here: feature 1; only there: feature 1 (against)."
+    )
     assert "no features and the bias +1.50" in made["class_003.html"].body
     assert "<p>No class has it.</p>" in made["feature_03.html"].body
     assert "feature 0 (against)" in made["class_002.html"].body
@@ -279,39 +282,65 @@ def test_pages_of_a_baseline_tell_for_from_against(signed):
         assert rest  # a shared feature with another weight, or the bias, in every pair of these classes
 
 
-def test_pages_lead_to_each_other(pages):
-    made = pages.pages()
-    assert len(made) == 3 + 4 + 4
+def test_pages_lead_to_each_other(view):
+    made = model_pages(view)
+    assert len(made) == 4 + 4 + 4
     for c in range(4):
         body = made[f"class_{c:03d}.html"].body
         links = set(re.findall(r'href="(feature_\d+\.html)"', body.split("<h2>")[0]))
-        assert links == {f"feature_{f:02d}.html" for f in np.flatnonzero(pages.used[c])}
-        right = ((pages.snapshot.labels == c) & (pages.snapshot.predicted == c)).sum()
+        assert links == {f"feature_{f:02d}.html" for f in np.flatnonzero(view.used[c])}
+        right = ((view.snapshot.labels == c) & (view.snapshot.predicted == c)).sum()
         assert f"{right} of 3 test pictures" in body
     for page in made.values():
         for target in re.findall(r'(?:href|src)="([^"#]+)', page.body):
-            assert target in made or target in ("explorer.html",) or (pages.folder / target).exists(), target
+            beside = target in ("explorer.css", "explorer.js") or (view.folder / target).exists()
+            assert target in made or beside, target
+
+
+class Structure(HTMLParser):
+    """Tags with the names of their attributes, and all text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, *(name for name, _ in attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+NASTY = [EVIL, "a'b onclick=x", '"><img src=x onerror=alert(1)>', "</script></title>&amp;{{ 7 * 7 }}/../" + "x" * 300]
 
 
 def test_names_are_text_and_never_html(model, taken, tmp_path):
-    folder = tmp_path / "model"
-    model.save(folder, backbone=model.backbone.fingerprint)
-    card = json.loads((folder / "model.json").read_text())
-    card["class_names"] = [EVIL, "a'b", "c&d", '"e"']
-    (folder / "model.json").write_text(json.dumps(card))
-    renamed = DinoQPM.load(folder)
-    renamed.rename_features([EVIL, *renamed.feature_names[1:]])
+    """Pages with nasty names have the tags and attributes of pages with plain ones, and show the names as they are."""
     shutil.copytree(taken[1] / "pictures", tmp_path / "pictures")
-    made = ModelPages(renamed, taken[0], tmp_path).pages()
-    assert not any("<script" in page.body for page in made.values())
-    text = explorer_page(renamed, taken[0]).body
-    assert text.count("<script") == 2
-    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
-    assert data["classes"][0] == data["features"][0] == EVIL
+    made = []
+    for number, names in enumerate((["a", "b", "c", "d"], NASTY)):
+        folder = tmp_path / f"model{number}"
+        model.save(folder, backbone=model.backbone.fingerprint)
+        card = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**card, "class_names": names}))
+        renamed = DinoQPM.load(folder)
+        renamed.rename_features(names)
+        made.append(model_pages(ModelView(renamed, taken[0], tmp_path)))
+    for file, plain in made[0].items():
+        nasty = Structure(made[1][file].body)
+        assert nasty.tags == Structure(plain.body).tags, file
+        links = [("index.html", name) for name in NASTY]
+        assert Structure(whole_page(Page(NASTY[3], "<p>1</p>"), links)).tags.count(("a", "href")) == 4
+        if file != "explorer.html":
+            assert NASTY[0] in "".join(nasty.words) or file.startswith(("class_0", "feature_0", "mistakes"))
+    data = json.loads(re.search(r'id="data">(.*?)</script>', made[1]["explorer.html"].body, re.DOTALL).group(1))
+    assert data["classes"] == data["features"] == NASTY
+    assert "49" not in made[1]["class_003.html"].title
 
 
 def test_the_explorer_page_can_work_out_every_score(taken, model, toy_store):
-    snapshot, text = taken[0], explorer_page(model, taken[0]).body
+    snapshot, text = taken[0], explorer_page(ModelView(model, taken[0], taken[1])).body
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
     assert [p["row"] for p in data["pictures"]] == sorted(snapshot.rows.tolist())
     for p in data["pictures"]:
@@ -359,7 +388,7 @@ def test_one_class_is_enough(untrained, toy, tmp_path):
     (tmp_path / "pictures").mkdir()
     for row in (0, 1):
         toy.image(row).save(tmp_path / "pictures" / f"{row}.jpg")
-    made = ModelPages(one, snapshot, tmp_path).pages()
+    made = model_pages(ModelView(one, snapshot, tmp_path))
     assert "3 of 3" in made["class_000.html"].body
     assert "None: all 3" in made["mistakes.html"].body
-    assert "Explorer" in explorer_page(one, snapshot).title
+    assert made["explorer.html"].title == "Explorer"

@@ -11,8 +11,9 @@ from PIL import Image
 
 from qpm_lib.core import progress, read_json, write_json
 from qpm_lib.data.dataset import ImageDataset
-from qpm_lib.data.toy.render import Render, make_species, render, species_name
-from qpm_lib.data.toy.shapes import FACTOR_PART, FACTORS, PARTS, Bird
+from qpm_lib.data.toy.bird import FACTOR_PART, FACTORS, PARTS, Bird
+from qpm_lib.data.toy.render import Render, render
+from qpm_lib.data.toy.species import make_species, species_name
 
 ATTRIBUTES = tuple(f"{factor}::{variant}" for factor, variants in FACTORS.items() for variant in variants)
 _RECIPE = "toybirds.json"
