@@ -44,7 +44,7 @@ _WAIT = """image => new Promise(done => {
 
 def in_jupyterlab(run: Path, presses: int = 40) -> None:
     """Measure in the browser and print."""
-    tools = runpy.run_path(str(Path(__file__).resolve().parent.parent / "tests" / "browser.py"))
+    tools = runpy.run_path(str(Path(__file__).resolve().parent.parent / "tests" / "explorer" / "browser.py"))
     profile = read_json(run / "config.json")["profile"]
     with tempfile.TemporaryDirectory() as scratch, tools["chromium"]() as browser:
         (folder := Path(scratch) / "books").mkdir()

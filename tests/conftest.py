@@ -4,6 +4,7 @@ import importlib
 import os
 import pkgutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["QPM_CACHE"] = tempfile.mkdtemp(prefix="qpm-test-cache-")
@@ -24,6 +25,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from qpm_lib.cli import main
 from qpm_lib.core.config import AdapterConfig, DataConfig
 from qpm_lib.core.profiles import load_profile
 from qpm_lib.data.dataset import ImageDataset
@@ -134,8 +136,6 @@ def planted_config():
             "fine_tune.epochs": 15,
         },
     )
-    from dataclasses import replace
-
     return replace(config, adapter=AdapterConfig(n_layers=1, hidden=16, n_features=16))
 
 
@@ -156,5 +156,5 @@ def trained(planted, planted_config):
 def smoke(tmp_path_factory):
     """The whole chain on profile smoke; tests that change it take a copy."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    assert cli.main(["run", "--profile", "smoke", "--out", str(folder)]) == 0
+    assert main(["run", "--profile", "smoke", "--out", str(folder)]) == 0
     return folder

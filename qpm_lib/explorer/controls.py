@@ -1,4 +1,4 @@
-"""Controls of the explorer and where they stand; `explorer` says what they do."""
+"""Controls of the explorer and where they stand; `picker`, `reasons` and `widget` say what they do."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -27,6 +27,10 @@ _STYLE = """<style>
 def feature_options(names: Sequence[str]) -> list[tuple[str, int]]:
     """Features for a menu, with their numbers where they have names of their own."""
     return [(f"{f}: {name}" if name != f"feature {f}" else name, f) for f, name in enumerate(names)]
+
+
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    return [(name, number) for number, name in enumerate(names)]
 
 
 def _asset(name: str) -> str:
@@ -90,23 +94,25 @@ def read_upload(name: str, content: bytes) -> Image.Image:
         raise ValueError(f"{name} cannot be read as a picture ({error}).") from error
 
 
-def set_quietly(control: widgets.Widget, value: Any, told: Callable) -> None:
-    """Set a control without its callback hearing of it."""
-    control.unobserve(told, names="value")
-    control.value = value
-    control.observe(told, names="value")
-
-
 class Controls(widgets.VBox):
     """All controls, arranged from top to bottom: choosing a picture, the picture and its reasons, three tabs of questions."""
 
     def __init__(
         self, class_names: Sequence[str], feature_names: Sequence[str], *, per_class: int, grid: int, can_redraw: bool
     ) -> None:
-        classes = [(name, c) for c, name in enumerate(class_names)]
-        wide, small = widgets.Layout(width="auto"), widgets.Layout(width="auto")
+        self._make_pictures(class_names)
+        self._make_reasons(class_names, per_class)
+        self._make_questions(class_names, feature_names, grid)
+        self.answering = False  # whether a callback is at work (see `telling`)
+        super().__init__(self._arranged(can_redraw))
+        self.add_class("qpm-explorer")
+
+    def _make_pictures(self, class_names: Sequence[str]) -> None:
+        small = widgets.Layout(width="auto")
         self.which_class = widgets.Dropdown(
-            options=[("all classes", -1), *classes], description="show", layout=widgets.Layout(width="22em")
+            options=[("all classes", -1), *_numbered(class_names)],
+            description="show",
+            layout=widgets.Layout(width="22em"),
         )
         self.mistakes = widgets.ToggleButton(
             description="only mistakes", tooltip="show only pictures that are answered wrongly", layout=small
@@ -122,34 +128,31 @@ class Controls(widgets.VBox):
             style={"description_width": "initial"},
             layout=widgets.Layout(width="15em"),
         )
-        self.picture = Picture(side=SIDE, clickable=True)
-        self.words, self.message = widgets.HTML(layout=widgets.Layout(max_width=f"{SIDE}px")), widgets.HTML()
-        self.explained = widgets.Dropdown(options=classes, description="explain", layout=wide)
-        self.switches = [
-            widgets.Checkbox(value=True, indent=False, layout=widgets.Layout(width="10em")) for _ in range(per_class)
-        ]
-        self.bars, self.total = (
-            [widgets.HTML(layout=widgets.Layout(width="16em")) for _ in range(per_class)],
-            widgets.HTML(),
-        )
+        self.picture, self.message = Picture(side=SIDE, clickable=True), widgets.HTML()
+        self.words = widgets.HTML(layout=widgets.Layout(max_width=f"{SIDE}px"))
+
+    def _make_reasons(self, class_names: Sequence[str], per_class: int) -> None:
+        wide, narrow = widgets.Layout(width="auto"), widgets.Layout(width="10em")
+        self.explained = widgets.Dropdown(options=_numbered(class_names), description="explain", layout=wide)
+        self.switches = [widgets.Checkbox(value=True, indent=False, layout=narrow) for _ in range(per_class)]
+        self.bars = [widgets.HTML(layout=widgets.Layout(width="16em")) for _ in range(per_class)]
+        self.total = widgets.HTML()
         self.opacity = widgets.FloatSlider(value=0.8, min=0, max=1, step=0.05, description="opacity")
         self.threshold = widgets.FloatSlider(value=0, min=0, max=1, step=0.05, description="threshold")
-        self.other = widgets.Dropdown(options=classes, description="compare", layout=wide)
+
+    def _make_questions(self, class_names: Sequence[str], feature_names: Sequence[str], grid: int) -> None:
+        wide, last = widgets.Layout(width="auto"), grid - 1
+        self.other = widgets.Dropdown(options=_numbered(class_names), description="compare", layout=wide)
         self.comparison = widgets.HTML()
         self.feature = widgets.Dropdown(options=feature_options(feature_names), description="feature", layout=wide)
         self.strip, self.users = Picture(), widgets.HTML()
         self.name = widgets.Text(description="name", continuous_update=False)
-        self.save, self.saved = widgets.Button(description="save names", layout=small), widgets.HTML()
-        last = grid - 1
+        self.save = widgets.Button(description="save names", layout=widgets.Layout(width="auto"))
+        self.saved, self.firing = widgets.HTML(), widgets.HTML()
         self.column, self.line = (
             widgets.IntSlider(value=last // 2, max=last, description=text) for text in ("column", "row")
         )
-        self.mark, self.firing = (
-            widgets.Checkbox(value=False, description="show the patch", indent=False),
-            widgets.HTML(),
-        )
-        super().__init__(self._arranged(can_redraw))
-        self.add_class("qpm-explorer")
+        self.mark = widgets.Checkbox(value=False, description="show the patch", indent=False)
 
     def _arranged(self, can_redraw: bool) -> list[widgets.Widget]:
         strip = widgets.HBox(

@@ -9,16 +9,17 @@ import torch
 from PIL import Image
 
 from qpm_lib.backbones import BACKBONES
-from qpm_lib.core import METHODS, RunConfig, read_json, write_atomically, write_json
+from qpm_lib.core import METHODS, RunConfig, write_atomically, write_json
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
-from qpm_lib.model.card_rows import card_text, feature_row
+from qpm_lib.model.card_text import card_text
+from qpm_lib.model.manifest import read_manifest
 from qpm_lib.model.outputs import most_activating, outputs_of
 from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.plotting import feature_colours, overlay
 from qpm_lib.selection import Selection, SparseSelection
 
-_SIDE, _EXAMPLES = 128, 6
+_SIDE, _EXAMPLES, _USERS = 128, 6, 8
 
 
 def describe_model(
@@ -73,54 +74,29 @@ def _card(
     selection: Selection | SparseSelection,
     figures: Mapping[str, float],
 ) -> str:
-    backbone = read_json(folder / "model.json")["backbone"]
-    n, c, used = len(model.features), len(model.class_names), (model.class_weight != 0).cpu().numpy()
-    proof = (
-        f"objective {selection.objective:.4f}, nothing exceeds {selection.bound:.4f} ({selection.status})"
-        if isinstance(selection, Selection)
-        else "features and class weights by an elastic net"
+    backbone = read_manifest(folder).backbone
+    used = (model.class_weight != 0).cpu().numpy()
+    proof = "features and class weights by an elastic net"
+    if isinstance(selection, Selection):
+        value, bound = f"{selection.objective:.4f}", f"{selection.bound:.4f}"
+        proof = f"objective {value}, nothing exceeds {bound} ({selection.status})"
+    users = [[model.class_names[q] for q in np.flatnonzero(used[:, f])] for f in range(used.shape[1])]
+    return card_text(
+        method=METHODS[config.selection.method],
+        binary=config.selection.method == "qpm",
+        n_classes=len(model.class_names),
+        n_features=len(model.features),
+        n_per_class=model.n_per_class,
+        backbone=backbone,
+        licence=BACKBONES[backbone["backbone"]].licence,
+        cropped=dataset.cropped,
+        source=dataset.root.resolve().name,
+        trained_on=int(dataset.is_train.sum()),
+        tested_on=int((~dataset.is_train).sum()),
+        proof=proof,
+        figures=figures,
+        folder=folder.name,
+        features=[
+            (name, names[:_USERS], len(names) - _USERS) for name, names in zip(model.feature_names, users, strict=True)
+        ],
     )
-    cut = ", cut to their boxes: cut new ones to the object, too" if dataset.cropped else ""
-    sides = {"squash": "both sides resized", "crop": "central square resized"}[backbone["aspect"]]
-    size = backbone["image_size"]
-    lines = [
-        f"# {METHODS[config.selection.method]} for {c} classes",
-        "",
-        f"An image classifier that decides by {n} features; a class has {model.n_per_class} of them"
-        + (" and its score is their sum." if config.selection.method == "qpm" else " at most, with real weights."),
-        "",
-        "| | |",
-        "|---|---|",
-        f"| backbone | {backbone['backbone']}, frozen; weights SHA-256 `{backbone['weights_sha256']}`,"
-        f" licence {BACKBONES[backbone['backbone']].licence}; **not in this folder** |",
-        f"| pictures | {sides} to {size} x {size} pixels, bicubic{cut} |",
-        f"| trained on | {int(dataset.is_train.sum())} pictures of {dataset.root.resolve().name} (tested on {int((~dataset.is_train).sum())}) |",
-        f"| selection | {proof} |",
-        *(f"| {name} | {100 * value:.1f} % |" for name, value in figures.items()),
-        "",
-        "## Use",
-        "",
-        "```",
-        f"qpm predict {folder.name} PICTURE... --json answers.json --heatmaps maps",
-        "```",
-        "",
-        "```python",
-        f'model = qpm_lib.DinoQPM.load("{folder.name}")',
-        "model.predict([image]).classes, model.explain([image]).contributions",
-        "```",
-        "",
-        "The folder refuses to work with another backbone, other weights or another preprocessing. A score is no probability. The classes",
-        "are all it knows: a picture of something else gets one of them, too.",
-        "",
-        "## Features",
-        "",
-        "Pictures are the training pictures on which the feature is strongest.",
-        "",
-        "| feature | classes that use it | strongest on |",
-        "|---|---|---|",
-    ]
-    for f, name in enumerate(model.feature_names):
-        users = [card_text(model.class_names[q]) for q in np.flatnonzero(used[:, f])]
-        shown = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
-        lines.append(feature_row(f, name, shown or "none"))
-    return "\n".join([*lines, ""])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qpm_lib.core import read_json, write_atomically, write_json
-from qpm_lib.model.card_rows import with_names
+from qpm_lib.model.card_text import with_names
 from qpm_lib.model.manifest import ModelManifest, read_manifest
 
 

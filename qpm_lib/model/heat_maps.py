@@ -6,9 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from qpm_lib.core import write_atomically
-from qpm_lib.model.predict import _LONGEST, _SIDE, Result
+from qpm_lib.model.predict import Result
 from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.plotting import combined_overlay, contribution_bars, feature_colours, overlay, show_images
+
+_SIDE, _LONGEST = 256, 80  # pixels of a panel, letters of a file name
 
 
 def heat_map_figure(result: Result, model: DinoQPM) -> Figure:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from qpm_lib.backbones import FrozenBackbone, load_backbone
 from qpm_lib.core import AdapterConfig, read_json
 
 POOLINGS = get_args(get_type_hints(AdapterConfig)["pooling"])
@@ -33,6 +34,32 @@ class ModelManifest:
     def as_json(self) -> dict[str, Any]:
         """The manifest as `read_manifest` reads it."""
         return asdict(self)
+
+    def make_backbone(self, *, weights: str | Path | None = None) -> FrozenBackbone:
+        """The backbone by its name and preprocessing.
+
+        Raises
+        ------
+        ValueError : when its name is not known, or the weights cannot be had.
+        """
+        known, kinds = self.backbone, {"backbone": str, "image_size": int, "aspect": str}
+        if not all(isinstance(known.get(name), kind) for name, kind in kinds.items()):
+            raise ValueError("no backbone is attached: call model.with_backbone(load_backbone(...)) first")
+        return load_backbone(known["backbone"], weights=weights, image_size=known["image_size"], aspect=known["aspect"])
+
+    def check_backbone(self, backbone: FrozenBackbone) -> None:
+        """Refuse another backbone, other weights or another preprocessing.
+
+        Raises
+        ------
+        ValueError : naming what differs.
+        """
+        for key, value in self.backbone.items():
+            if backbone.fingerprint.get(key) != value:
+                raise ValueError(
+                    f"this model was trained with {key} {value!r}, not {backbone.fingerprint.get(key)!r}: "
+                    "load the backbone it was trained with"
+                )
 
 
 def read_manifest(folder: Path) -> ModelManifest:

@@ -15,7 +15,6 @@ from qpm_lib.model.network import Explanation
 from qpm_lib.model.qpm import DinoQPM
 
 log = logging.getLogger(__name__)
-_SIDE, _LONGEST = 256, 80
 
 
 @dataclass(frozen=True)

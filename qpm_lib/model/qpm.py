@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from qpm_lib.backbones import FrozenBackbone, load_backbone
+from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.data import to_rgb
 from qpm_lib.model.adapter import Adapter, Output
 from qpm_lib.model.files import load_module, rename_features, write_model
@@ -39,9 +39,7 @@ class DinoQPM(TokenModel):
     def __init__(self, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
         self.manifest: ModelManifest | None = None
-        self._backbone: list[
-            FrozenBackbone
-        ] = []  # in a list, so that it is no sub-module: it is never trained or saved
+        self._backbone: list[FrozenBackbone] = []  # a list hides it from torch: it is never trained or saved
         self._folder: Path | None = None
 
     @property
@@ -63,11 +61,9 @@ class DinoQPM(TokenModel):
         ------
         ValueError : when the model was never saved and knows none, or the weights cannot be had.
         """
-        known = self._known_backbone()
-        kinds = {"backbone": str, "image_size": int, "aspect": str}
-        if not all(isinstance(known.get(name), kind) for name, kind in kinds.items()):
+        if self.manifest is None or not self.manifest.backbone:
             raise ValueError("no backbone is attached: call model.with_backbone(load_backbone(...)) first")
-        return load_backbone(known["backbone"], weights=weights, image_size=known["image_size"], aspect=known["aspect"])
+        return self.manifest.make_backbone(weights=weights)
 
     def with_backbone(self, backbone: FrozenBackbone) -> "DinoQPM":
         """Attach the backbone that turns pictures into tokens.
@@ -76,11 +72,8 @@ class DinoQPM(TokenModel):
         ------
         ValueError : when the model was trained on another backbone, other weights or another preprocessing.
         """
-        for key, value in self._known_backbone().items():
-            if backbone.fingerprint.get(key) != value:
-                raise ValueError(
-                    f"this model was trained with {key} {value!r}, not {backbone.fingerprint.get(key)!r}: load the backbone it was trained with"
-                )
+        if self.manifest is not None:
+            self.manifest.check_backbone(backbone)
         self._backbone = [backbone]
         return self
 
@@ -181,6 +174,3 @@ class DinoQPM(TokenModel):
             )
         model.manifest, model._folder = manifest, folder
         return model.eval()
-
-    def _known_backbone(self) -> dict[str, Any]:
-        return {} if self.manifest is None else self.manifest.backbone

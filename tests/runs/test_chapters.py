@@ -19,7 +19,8 @@ import qpm_lib
 from qpm_lib.cli import main
 from qpm_lib.core.artifacts import read_json
 from qpm_lib.core.settings import config_from_dict
-from qpm_lib.report.build import build_report, with_mathml
+from qpm_lib.report.build import build_report
+from qpm_lib.report.notebooks import with_mathml
 from qpm_lib.runs.chapters import CHAPTERS, SPARSE, notebooks_folder
 from qpm_lib.runs.folder import RunFolder
 

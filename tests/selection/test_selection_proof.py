@@ -12,7 +12,7 @@ from selection_cases import exhaustive, instance, twins, wishes
 
 from qpm_lib import selection
 from qpm_lib.selection.problem import make_problem
-from qpm_lib.selection.stages import cuts, heuristic
+from qpm_lib.selection.stages import class_sets, cuts, heuristic
 from qpm_lib.selection.stages.assignment import assign
 from qpm_lib.selection.stages.bounds import root_bound
 from qpm_lib.selection.stages.local import local_cut, subset_values
@@ -294,7 +294,7 @@ def test_no_cut_removes_a_selection(seed):
     s = np.clip(rng.dirichlet(np.ones(7)) * 4, 0, 1)
     point = cuts.Point(s, np.full(3, 1e4), np.zeros((7, 7)))
     order = cuts.descending(problem)
-    found = cuts.class_cuts(problem, point, order, 0) + cuts.duplicate_cuts(
+    found = cuts.class_cuts(problem, point, order, 0) + class_sets.duplicate_cuts(
         problem, np.sort(rng.choice(7, 4, replace=False))
     )
     found += (
@@ -306,7 +306,7 @@ def test_no_cut_removes_a_selection(seed):
         found += [
             cut
             for cut, _ in filter(
-                None, (cuts.unlike_cut(problem, s, c, d) for c, d in itertools.combinations(range(3), 2))
+                None, (class_sets.unlike_cut(problem, s, c, d) for c, d in itertools.combinations(range(3), 2))
             )
         ]
     for chosen, subsets, worth in everything(problem):
@@ -325,12 +325,12 @@ def test_no_sharing_cut_removes_a_selection_that_shares(seed):
     rng = np.random.default_rng(seed)
     a, _, options = instance(seed, f=7, c=2, n=4, k=2)
     problem = make_problem(a, None, **options, pair_constraints=[(0, 1)])
-    cut, at_point = cuts.sharing_cut(problem, np.clip(rng.dirichlet(np.ones(7)) * 4, 0, 1), 0, 1)
+    cut, at_point = class_sets.sharing_cut(problem, np.clip(rng.dirichlet(np.ones(7)) * 4, 0, 1), 0, 1)
     for chosen, subsets, worth in everything(problem):
         pairs = [(p, q) for p, q in itertools.permutations(range(len(subsets)), 2) if set(subsets[p]) & set(subsets[q])]
         best = max(worth[0, p] + worth[1, q] for p, q in pairs)
         assert best <= cut.right + cut.coefficients @ chosen[cut.features] + 1e-6
-        exact, value = cuts.sharing_cut(problem, chosen, 0, 1)
+        exact, value = class_sets.sharing_cut(problem, chosen, 0, 1)
         assert value == pytest.approx(best, abs=1e-6)
         assert exact.classes == (0, 1)
     assert np.isfinite(at_point) or cut.right == np.inf
@@ -345,7 +345,7 @@ def test_the_cut_for_unlike_sets_is_exact_at_a_selection():
         features = np.arange(4)
         s = np.zeros(6)
         s[features] = 1
-        _, value = cuts.unlike_cut(problem, s, 0, 1)
+        _, value = class_sets.unlike_cut(problem, s, 0, 1)
         matrix = assign(problem, features).matrix
         assert value == pytest.approx((problem.value[features].T * matrix).sum(), abs=1e-7)
 
