@@ -1,6 +1,6 @@
 """Frozen backbones by name: pictures in, patch tokens and the CLS token out."""
 
-from qpm_lib.backbones.frozen import FrozenBackbone, Preprocessing, load_backbone
+from qpm_lib.backbones.frozen import FrozenBackbone, Preprocessing, check_backbone, load_backbone
 from qpm_lib.backbones.pretraining import PretrainingConfig, patch_parts, pretrain
 from qpm_lib.backbones.registry import BACKBONES
 from qpm_lib.backbones.torchvision import import_torchvision
@@ -14,6 +14,7 @@ __all__ = [
     "PretrainingConfig",
     "TOY_WEIGHTS",
     "build_toy_vit",
+    "check_backbone",
     "import_torchvision",
     "load_backbone",
     "patch_parts",

@@ -22,7 +22,7 @@ from qpm_lib.backbones.registry import BACKBONES
 from qpm_lib.backbones.torchvision import import_torchvision
 from qpm_lib.backbones.toy_vit import TOY_WEIGHTS, build_toy_vit
 from qpm_lib.backbones.weights import in_timm_layout, load_checked, read_state, set_size, state_hash
-from qpm_lib.core import choose_device
+from qpm_lib.core import choose_device, mixed_precision
 
 
 class Tokens(NamedTuple):
@@ -139,7 +139,7 @@ class FrozenBackbone(nn.Module):
                 f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): use backbone.preprocess"
             )
         device = next(self.network.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with mixed_precision(device):
             out = self.network.forward_features(images.to(device))
         if out.ndim == 4:
             patches = rearrange(out.float(), "b d y x -> b (y x) d")
@@ -149,6 +149,27 @@ class FrozenBackbone(nn.Module):
     def token_grid(self, patches: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch dim g g"]:
         """Patch tokens laid out as the picture."""
         return rearrange(patches, "b (y x) d -> b d y x", y=self.grid)
+
+
+def check_backbone(name: str, *, weights: str | Path | None = None, image_size: int | None = None) -> int:
+    """Check what can be checked of the arguments of `load_backbone` without loading anything; the input size in pixels.
+
+    Raises
+    ------
+    ValueError : for an unknown name, a size that does not fit, or a file of weights that is not there.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}: choose from {', '.join(BACKBONES)}")
+    if weights and not Path(weights).is_file():
+        raise ValueError(f"backbone.weights (={str(weights)!r}) does not exist or is no file")
+    if (image_size or 0) < 0:
+        raise ValueError(f"backbone.image_size (={image_size}) must be a number of pixels, or 0 for the backbone's own")
+    size, patch = image_size or BACKBONES[name].image_size, BACKBONES[name].patch_size
+    if name == "toy" and size != BACKBONES[name].image_size:
+        raise ValueError(f"backbone.image_size (={size}) must be 128 for the toy backbone")
+    if size % patch:
+        raise ValueError(f"backbone.image_size (={size}) must be a multiple of the patch size (={patch})")
+    return size
 
 
 def load_backbone(
@@ -171,18 +192,9 @@ def load_backbone(
     ------
     ValueError : for an unknown name, a size that does not fit, unreadable or unfitting weights, or a failed download.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}: choose from {', '.join(BACKBONES)}")
+    size = check_backbone(name, weights=weights, image_size=image_size)
     if aspect not in ("squash", "crop"):
         raise ValueError(f"backbone.aspect (={aspect!r}) must be squash or crop")
-    if (image_size or 0) < 0:
-        raise ValueError(f"backbone.image_size (={image_size}) must be a number of pixels, or 0 for the backbone's own")
-    size = image_size or BACKBONES[name].image_size
-    if name == "toy" and size != BACKBONES[name].image_size:
-        raise ValueError(f"backbone.image_size (={size}) must be 128 for the toy backbone")
-    patch = BACKBONES[name].patch_size
-    if size % patch:
-        raise ValueError(f"backbone.image_size (={size}) must be a multiple of the patch size (={patch})")
     vit = _build(name, Path(weights) if weights else None, size)
     target = choose_device(device) if isinstance(device, str) else device or torch.device("cpu")
     return FrozenBackbone(name, vit, image_size=size, aspect=aspect).to(target)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from qpm_lib.backbones.registry import TOY_MEAN, TOY_STD
 from qpm_lib.backbones.toy_vit import build_toy_vit, save_weights
-from qpm_lib.core import file_hash, progress, write_atomically, write_json
+from qpm_lib.core import file_hash, mixed_precision, progress, write_atomically, write_json
 from qpm_lib.data import FACTOR_PART, FACTORS, PARTS, make_species, random_bird, render
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ def _train_step(
     keep = torch.rand(part.shape, generator=generator).argsort(1)[:, : config.kept_patches].to(device)
     for group in optimiser.param_groups:
         group["lr"] = _learning_rate(step, config)
-    with torch.autocast(device.type, torch.bfloat16):
+    with mixed_precision(device, on_cpu=True):
         cls, patches = _kept_tokens(vit, images, keep)
         losses = heads.loss(cls, patches, part.gather(1, keep), factors, config)
     total = (

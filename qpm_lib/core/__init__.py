@@ -2,7 +2,7 @@
 
 from qpm_lib.core.artifacts import cache_folder, content_hash, file_hash, read_json, write_atomically, write_json
 from qpm_lib.core.config import VERSION, AdapterConfig, DataConfig, RunConfig, TrainingConfig, stage_key
-from qpm_lib.core.devices import choose_device
+from qpm_lib.core.devices import choose_device, full_precision, mixed_precision
 from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
 from qpm_lib.core.progress import progress
 from qpm_lib.core.seeding import seed_everything
@@ -23,7 +23,9 @@ __all__ = [
     "content_hash",
     "dotted",
     "file_hash",
+    "full_precision",
     "load_profile",
+    "mixed_precision",
     "progress",
     "read_json",
     "read_redundancy_rule",

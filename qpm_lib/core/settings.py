@@ -1,6 +1,7 @@
 """Settings by dotted keys: read from text, checked before anything starts, written to JSON and read again."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -91,8 +92,8 @@ def _check(config: RunConfig) -> None:
             f"selection.n_per_class (={k}) exceeds selection.n_features (={n}): lower the first or raise the second"
         )
     read_redundancy_rule(config.selection.redundancy)
-    if config.device not in ("auto", "cpu", "cuda") and not config.device.startswith("cuda:"):
-        raise ValueError(f"device (={config.device!r}) must be auto, cpu, cuda or cuda:<number>")
+    if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", config.device):
+        raise ValueError(f"device (={config.device!r}) must be auto, cpu, cuda, cuda:<number>, mps or xpu")
 
 
 def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:

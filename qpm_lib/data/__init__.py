@@ -6,7 +6,7 @@ from qpm_lib.data.cub import read_cub
 from qpm_lib.data.dataset import ImageDataset, PartLocations
 from qpm_lib.data.download import inventory, obtain, told_by
 from qpm_lib.data.folder import EXTENSIONS, is_picture, read_folder, read_manifest
-from qpm_lib.data.load import load_dataset
+from qpm_lib.data.load import find_dataset, load_dataset
 from qpm_lib.data.parts import part_cells
 from qpm_lib.data.pictures import UnreadableError, picture_position, read_image, to_rgb
 from qpm_lib.data.toy.bird import FACTOR_PART, FACTORS, PARTS, Bird
@@ -26,6 +26,7 @@ __all__ = [
     "PartLocations",
     "Scenes",
     "UnreadableError",
+    "find_dataset",
     "inventory",
     "is_picture",
     "load_dataset",

@@ -123,13 +123,22 @@ class ImageDataset:
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"segmentation {path} is missing or damaged ({error})") from error
 
+    def check_files(self) -> list[int]:
+        """Sizes of all picture files in bytes; they are not opened.
+
+        Raises
+        ------
+        ValueError : naming the first that is missing.
+        """
+        try:
+            return [(self.root / name).stat().st_size for name in self.files]
+        except FileNotFoundError as error:
+            raise missing_picture(Path(error.filename)) from None
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the picture list: names, file sizes, labels and split."""
-        try:
-            sizes = [(self.root / name).stat().st_size for name in self.files]
-        except FileNotFoundError as error:
-            raise missing_picture(Path(error.filename)) from None
+        sizes = self.check_files()
         content = {
             "files": self.files,
             "sizes": sizes,

@@ -2,18 +2,15 @@
 
 from qpm_lib.metrics.classification import accuracy, confusion
 from qpm_lib.metrics.evaluation import MEASURES, Evaluation, bootstrap_interval, evaluate
-from qpm_lib.metrics.ground_truth import PartChecks, part_checks, part_importance
-from qpm_lib.metrics.interpretability import (
+from qpm_lib.metrics.features import (
     attribute_alignment,
     class_independence,
     contrastiveness,
     correlation,
-    grid_masks,
-    plausibility,
-    pointing,
-    sid,
     structural_grounding,
 )
+from qpm_lib.metrics.ground_truth import PartChecks, part_checks, part_importance
+from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
 from qpm_lib.metrics.purity import Purity, feature_purity
 from qpm_lib.metrics.trade_off import trade_off
 

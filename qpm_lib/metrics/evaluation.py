@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
-from qpm_lib.metrics import interpretability as measure
+from qpm_lib.metrics import features, maps
 from qpm_lib.model import Classifier, feature_vectors, outputs
 
 MEASURES = {
@@ -33,7 +33,7 @@ def _stack_masks(dataset: ImageDataset, rows: list[int], grid: int, *, crop: boo
     if crop:
         sides = [min(mask.shape) for mask in masks]
         masks = [m[(m.shape[0] - s) // 2 :, (m.shape[1] - s) // 2 :][:s, :s] for m, s in zip(masks, sides, strict=True)]
-    return torch.stack([measure.grid_masks(mask[None], grid, dilate=False)[0] > 0 for mask in masks])
+    return torch.stack([maps.grid_masks(mask[None], grid, dilate=False)[0] > 0 for mask in masks])
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _on_test_pictures(
     for out, labels in outputs(model, store, rows):
         predicted = out.logits.argmax(1)
         found["accuracy"].append((predicted == labels).float())
-        found["sid"].append(measure.sid_per_image(out.maps, weight, predicted, k))
+        found["sid"].append(maps.sid_per_image(out.maps, weight, predicted, k))
         if dataset.masks is not None:
             masks = _stack_masks(
                 dataset,
@@ -118,10 +118,10 @@ def _on_test_pictures(
                 store.grid,
                 crop=store.backbone_fingerprint.get("aspect") == "crop",
             )
-            score, chance = measure.plausibility_per_image(out.maps, weight, predicted, masks)
+            score, chance = maps.plausibility_per_image(out.maps, weight, predicted, masks)
             found["plausibility"].append(score)
             found["plausibility_chance"].append(chance)
-            found["pointing"].append(measure.pointing_per_image(out.maps, weight, predicted, masks))
+            found["pointing"].append(maps.pointing_per_image(out.maps, weight, predicted, masks))
         done += len(labels)
     return {name: torch.cat(parts).cpu().double().numpy() for name, parts in found.items() if parts}
 
@@ -134,9 +134,9 @@ def _on_training_features(
     weight = model.class_weight.detach().cpu().numpy()
     attributes, classes = dataset.image_attributes, dataset.class_attributes
     values: dict[str, float | None] = {
-        "class_independence": measure.class_independence(vectors, labels),
-        "contrastiveness": measure.contrastiveness(vectors, seed),
-        "correlation": measure.correlation(vectors),
+        "class_independence": features.class_independence(vectors, labels),
+        "contrastiveness": features.contrastiveness(vectors, seed),
+        "correlation": features.correlation(vectors),
     }
     notes = {"class_independence": "all features are constant", "correlation": "there is one feature only"}
     if classes is None or not weight.any(1).all() or not classes.any(1).all():
@@ -145,10 +145,10 @@ def _on_training_features(
         reason = f"class {dataset.class_names[bare[0]]} has no features" if len(bare) else "a class has no attributes"
         notes["structural_grounding"] = "the data set has no class attributes" if classes is None else reason
     else:
-        values["structural_grounding"] = measure.structural_grounding(weight, classes)
+        values["structural_grounding"] = features.structural_grounding(weight, classes)
         notes["structural_grounding"] = "no two classes have an attribute in common"
     values["attribute_alignment"] = (
-        None if attributes is None else measure.attribute_alignment(vectors, attributes[rows.numpy()])
+        None if attributes is None else features.attribute_alignment(vectors, attributes[rows.numpy()])
     )
     notes["attribute_alignment"] = (
         "the data set has no attributes per picture" if attributes is None else "no attribute varies"

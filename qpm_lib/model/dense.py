@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qpm_lib.core import AdapterConfig, read_json
+from qpm_lib.core import AdapterConfig, full_precision, read_json
 from qpm_lib.model.adapter import Adapter, Output
 from qpm_lib.model.files import load_module, save_module
 
@@ -78,7 +78,7 @@ class LinearProbe(nn.Module):
     def forward(self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]) -> Output:
         """Patch tokens as maps, the CLS token as vector, and the logits."""
         grid = round(patches.shape[1] ** 0.5)
-        with torch.autocast(cls.device.type, enabled=False):
+        with full_precision(cls.device):
             return Output(
                 rearrange(patches, "b (y x) d -> b d y x", y=grid), cls, cls.float() @ self.class_weight.T + self.bias
             )

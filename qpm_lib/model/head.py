@@ -1,8 +1,9 @@
 """The fixed class layer."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from qpm_lib.core import full_precision
 
 MIN_STD = 1e-6
 
@@ -35,7 +36,5 @@ class FixedHead(nn.Module):
 
     def forward(self, vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch classes"]:
         """Class scores."""
-        with torch.autocast(
-            vector.device.type, enabled=False
-        ):  # in full precision: the explanation adds up to the score
+        with full_precision(vector.device):  # the explanation adds up to the score
             return self.normalise(vector.float()) @ self.weight.T + self.bias

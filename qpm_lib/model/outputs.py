@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qpm_lib.core import mixed_precision
 from qpm_lib.features import FeatureStore
 from qpm_lib.model.adapter import Output
 from qpm_lib.model.training import log
@@ -30,7 +31,7 @@ def outputs(
 ) -> Iterator[tuple[Output, Int[Tensor, "batch"]]]:
     """Outputs of a model over some rows in order, batch by batch, with the labels."""
     for batch in store.batches(rows, batch_size):
-        with torch.no_grad(), torch.autocast(store.device.type, torch.bfloat16, enabled=store.device.type == "cuda"):
+        with torch.no_grad(), mixed_precision(store.device):
             out = model(batch.patches, batch.cls)
         yield Output(*(t.float() for t in out)), batch.labels
 

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
-from qpm_lib.core import TrainingConfig, progress, seed_everything
+from qpm_lib.core import TrainingConfig, mixed_precision, progress, seed_everything
 from qpm_lib.features import FeatureStore
 from qpm_lib.model.losses import loss_terms, total
 
@@ -53,7 +53,7 @@ def fit(
         optimiser.train()
         seen, correct, sums = 0, torch.zeros((), device=store.device), {}
         for batch in store.batches(rows, config.batch_size, generator=generator):
-            with torch.autocast(store.device.type, torch.bfloat16, enabled=store.device.type == "cuda"):
+            with mixed_precision(store.device):
                 out = model(batch.patches, batch.cls)
             terms = loss_terms(out, batch.labels, model.class_weight, config)
             optimiser.zero_grad()

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from qpm_lib.runs.chapters import Chapter, chain, check_parameters, notebooks_folder
 from qpm_lib.runs.currency import chapter_keys, is_current
 from qpm_lib.runs.folder import RunFolder
+from qpm_lib.runs.inputs import check_inputs
 
 
 class ChapterError(RuntimeError):
@@ -41,7 +42,7 @@ def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapp
         options = {
             "kernel_name": "python3",
             "language": "python",
-            "cwd": str(notebooks),
+            "cwd": str(run.path),
             "progress_bar": False,
             "extra_arguments": ["--log-level=50"],
         }
@@ -78,35 +79,27 @@ def run_chapters(
 
     Raises
     ------
-    ValueError : for an unknown chapter or parameter, or `only` without what the chapter needs.
+    ValueError : for an unknown chapter or parameter, pictures or weights that are not there, or `only` without what the chapter needs.
     ChapterError : when a chapter raises; what finished before stays.
     RuntimeError : when another process is running the same folder.
     """
     notebooks, given = notebooks_folder(), parameters or {}
     _prepare(run, notebooks, given)
-    keys = chapter_keys(run.config, notebooks, given)
-    all_chapters = chain(run.config)
-    names = [c.name for c in all_chapters]
+    keys, chapters = chapter_keys(run.config, notebooks, given), chain(run.config)
+    names = [c.name for c in chapters]
     forced = {only} if only else set(names[names.index(start) :]) if start else set()
     reports: list[ChapterReport] = []
     try:
         with FileLock(run.path / ".lock", timeout=0):
-            chapters = [all_chapters[names.index(only)]] if only else all_chapters
-            missing = [
-                n for n in chapters[0].needs if only and not is_current(run, all_chapters[names.index(n)], keys[n])
-            ]
-            if missing:
-                wanted = f"chapter {only} needs {', '.join(missing)}"
-                raise ValueError(f"{wanted}, which is missing or was made with other settings: run without --only")
+            if only:
+                _check_needs(run, chapters, only, keys)
+                chapters = [chapters[names.index(only)]]
             run.write_config()
             for chapter in chapters:
                 if on_start:
                     on_start(chapter.name)
-                reports.append(
-                    _run_one(
-                        run, chapter, keys[chapter.name], notebooks, given.get(chapter.name, {}), chapter.name in forced
-                    )
-                )
+                key, values = keys[chapter.name], given.get(chapter.name, {})
+                reports.append(_run_one(run, chapter, key, notebooks, values, chapter.name in forced))
                 if on_chapter:
                     on_chapter(reports[-1])
     except Timeout:
@@ -116,10 +109,19 @@ def run_chapters(
     return reports
 
 
+def _check_needs(run: RunFolder, chapters: Sequence[Chapter], only: str, keys: Mapping[str, str]) -> None:
+    by_name = {chapter.name: chapter for chapter in chapters}
+    missing = [name for name in by_name[only].needs if not is_current(run, by_name[name], keys[name])]
+    if missing:
+        wanted = f"chapter {only} needs {', '.join(missing)}"
+        raise ValueError(f"{wanted}, which is missing or was made with other settings: run without --only")
+
+
 def _prepare(run: RunFolder, notebooks: Path, parameters: Mapping[str, Mapping[str, Any]]) -> None:
     """Check what can be checked before anything is written, then make the folder and set what the kernels inherit."""
     for name, values in parameters.items():
         check_parameters(notebooks / f"{name}.ipynb", values)
+    check_inputs(run.config)
     if (run.path / "notebooks").resolve() == notebooks.resolve():
         raise ValueError(
             f"run folder {run.path} would overwrite the chapters in {notebooks}: choose another with --out, for example runs/toy"

@@ -2,9 +2,9 @@
 
 import math
 
-from qpm_lib.backbones import FrozenBackbone, load_backbone
+from qpm_lib.backbones import FrozenBackbone, check_backbone, load_backbone
 from qpm_lib.core import RunConfig, choose_device
-from qpm_lib.data import ImageDataset, load_dataset
+from qpm_lib.data import ImageDataset, find_dataset, load_dataset
 from qpm_lib.features import FeatureStore, LiveFeatures
 
 
@@ -15,15 +15,32 @@ def load_run_dataset(config: RunConfig) -> ImageDataset:
     ------
     ValueError : when they cannot be read, or there are more classes than different sets of features.
     """
-    dataset, wanted = load_dataset(config.data), config.selection
-    sets = math.comb(wanted.n_features, wanted.n_per_class)
-    if wanted.method == "qpm" and len(dataset.class_names) > sets:
-        raise ValueError(
-            f"{len(dataset.class_names)} classes cannot have different sets of "
-            f"selection.n_per_class (={wanted.n_per_class}) out of selection.n_features (={wanted.n_features}): "
-            f"there are only {sets}; raise selection.n_features"
-        )
+    dataset = load_dataset(config.data)
+    _check_sets(config, len(dataset.class_names))
     return dataset
+
+
+def check_inputs(config: RunConfig) -> None:
+    """Find in a moment what would stop the first chapter: nothing is rendered, no picture opened, no backbone loaded.
+
+    Raises
+    ------
+    ValueError : for pictures that are not there, lists that contradict themselves, an unknown backbone or weights that are missing, and more
+        classes than different sets of features.
+    """
+    dataset, backbone = find_dataset(config.data), config.backbone
+    _check_sets(config, config.data.n_species if dataset is None else len(dataset.class_names))
+    check_backbone(backbone.name, weights=backbone.weights or None, image_size=backbone.image_size)
+
+
+def _check_sets(config: RunConfig, n_classes: int) -> None:
+    wanted = config.selection
+    sets = math.comb(wanted.n_features, wanted.n_per_class)
+    if wanted.method == "qpm" and n_classes > sets:
+        raise ValueError(
+            f"{n_classes} classes cannot have different sets of selection.n_per_class (={wanted.n_per_class}) out of "
+            f"selection.n_features (={wanted.n_features}): there are only {sets}; raise selection.n_features"
+        )
 
 
 def load_run_backbone(config: RunConfig) -> FrozenBackbone:

@@ -1,9 +1,24 @@
 """The `qpm` command: errors in one line, help that teaches, and the doctor."""
 
 import pytest
+from PIL import Image
 
 from qpm_lib.cli import main
 from qpm_lib.runs.execution import ChapterError
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """A class folder without pictures, a damaged list, and one that names a picture that is not there."""
+    folder = tmp_path / "faulty"
+    for name in ("a", "b"):
+        (folder / "pictures" / name).mkdir(parents=True)
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(folder / "pictures" / "a" / f"{number}.png")
+    (folder / "damaged.csv").write_text("file,label\npictures/a/0.png,x\npictures/a/1.png\n")
+    files = ["pictures/a/0.png,x", "pictures/a/1.png,x", "pictures/a/2.png,y", "pictures/a/3.png,y"]
+    (folder / "missing.csv").write_text("file,label\n" + "\n".join(files))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -18,12 +33,27 @@ from qpm_lib.runs.execution import ChapterError
         (["--param", "05.nothing=1"], "has no parameter 'nothing'"),
         (["--param", "answer=1"], "must name a chapter"),
         (["--set", "device=cuda:9"], "not available"),
+        (["--set", "data.n_species=5"], "must be an even number"),
+        (["--set", "selection.n_features=4", "--set", "selection.n_per_class=4"], "there are only 1; raise"),
+        (["--set", "backbone.name=resnet"], "unknown backbone 'resnet'"),
+        (["--set", "backbone.weights={folder}/none.pth"], "none.pth') does not exist"),
+        (["--set", "data.kind=folder"], "data.root is empty"),
+        (["--set", "data.kind=folder", "--set", "data.root={folder}/none"], "is not a folder"),
+        (["--set", "data.kind=folder", "--set", "data.root={folder}/pictures"], "b holds 0 pictures"),
+        (["--set", "data.kind=csv", "--set", "data.root={folder}/damaged.csv"], "damaged.csv, line 3: 1 values"),
+        (["--set", "data.kind=csv", "--set", "data.root={folder}/missing.csv"], "2.png is missing: restore it"),
+        (["--set", "data.kind=cub", "--set", "data.root={folder}/pictures"], "images.txt"),
+        (["--set", "data.root={folder}/pictures"], "holds no toy birds"),
     ],
 )
-def test_errors_are_one_line_and_exit_1(arguments, words, capsys, tmp_path):
+def test_errors_are_one_line_and_exit_1(arguments, words, capsys, tmp_path, monkeypatch, faulty):
+    """Before anything runs: no kernel is started, no folder made."""
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: pytest.fail("a kernel was started"))
+    arguments = [text.format(folder=faulty) for text in arguments]
     assert main(["run", "--profile", "smoke", "--out", str(tmp_path / "run"), *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
+    assert error.count("\n") == 1
     assert words in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qpm_lib import metrics
-from qpm_lib.metrics.interpretability import plausibility_per_image, sid_per_image
+from qpm_lib.metrics.maps import plausibility_per_image, sid_per_image
 
 
 def spots(places, height=30.0, grid=4):

@@ -1,5 +1,7 @@
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -227,3 +229,15 @@ def test_selections_are_kept_as_json(tmp_path):
     assert (loaded.objective, loaded.status) == (found.objective, found.status)
     with pytest.raises(ValueError, match="run chapter 03"):
         Selection.load(tmp_path / "none.json")
+
+
+def test_solvers_write_nothing():
+    """Their banners would stand in the progress lines of a run; written in C, they pass by `sys.stdout`."""
+    code = (
+        "import numpy as np; from qpm_lib import selection; a = np.random.default_rng(0).random((40, 8)); "
+        "r = selection.redundancy(a, 10); selection.solve(a, r, n_features=10, n_per_class=3, gap=0.0); "
+        "selection.solve_plain(a, r, n_features=10, n_per_class=3, time_limit=2); "
+        "selection.solve_readable(a, None, n_features=10, n_per_class=3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
