@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import pkgutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,11 @@ from jaxtyping import install_import_hook
 with install_import_hook("qpm_lib", "shape_checks.checked"):
     import qpm_lib
 
-    for module in pkgutil.walk_packages(qpm_lib.__path__, "qpm_lib."):
-        if not module.name.startswith("qpm_lib.estimator"):  # scikit-learn's checks hand over anything
-            importlib.import_module(module.name)
+    package = Path(qpm_lib.__path__[0])
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        if "estimator" not in parts and parts[-1] != "__init__":  # scikit-learn's checks hand over anything
+            importlib.import_module(".".join(parts))
 
 import numpy as np
 import pytest

@@ -20,15 +20,7 @@ from qpm_lib.core import cache_folder, content_hash, read_json, write_json
 from qpm_lib.data import ImageDataset
 from qpm_lib.features.base import FeatureBatch
 from qpm_lib.features.reading import ShardReader
-from qpm_lib.features.shards import (
-    MANIFEST,
-    Manifest,
-    check_match,
-    is_whole,
-    shard_name,
-    shard_rows,
-    write_shards,
-)
+from qpm_lib.features.shards import MANIFEST, Manifest, check_match, is_whole, shard_name, shard_rows, write_shards
 
 log = logging.getLogger(__name__)
 

@@ -75,9 +75,7 @@ def _row_cosine(rows: Float[np.ndarray, "rows columns"], name: str) -> Float[np.
 
 
 def structural_grounding(
-    weight: Float[Array, "classes features"],
-    class_attributes: Float[Array, "classes attributes"],
-    top: int = 50,
+    weight: Float[Array, "classes features"], class_attributes: Float[Array, "classes attributes"], top: int = 50
 ) -> float:
     """Whether classes that look alike share features: class similarity by W over class similarity by attributes, on the `top` most alike pairs.
 

@@ -25,25 +25,14 @@ def test_cub_profile_holds_the_published_values():
         config.dense.weight_decay,
         config.dense.batch_size,
         config.dense.dropout,
-    ) == (
-        25,
-        1e-3,
-        7e-4,
-        32,
-        0.2,
-    )
+    ) == (25, 1e-3, 7e-4, 32, 0.2)
     assert (config.fine_tune.lr, config.fine_tune.weight_decay, config.fine_tune.batch_size) == (5e-3, 8e-4, 16)
     assert (
         config.dense.diversity,
         config.fine_tune.diversity,
         config.fine_tune.l1_maps,
         config.fine_tune.l1_vector,
-    ) == (
-        0.5,
-        1.0,
-        5.0,
-        1.0,
-    )
+    ) == (0.5, 1.0, 5.0, 1.0)
     assert config.backbone.name == "dinov2_vitb14_reg"
     assert BACKBONES[config.backbone.name].image_size == 224
 

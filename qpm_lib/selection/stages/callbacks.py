@@ -10,15 +10,7 @@ from pyscipopt import SCIP_EVENTTYPE, SCIP_RESULT
 from qpm_lib.selection.problem import SelectionProblem
 from qpm_lib.selection.stages.assignment import assign
 from qpm_lib.selection.stages.class_sets import sharing_cuts, unlike_cuts, whole_cuts
-from qpm_lib.selection.stages.cuts import (
-    Cut,
-    Point,
-    class_bounds,
-    class_cuts,
-    clique_cuts,
-    descending,
-    pair_rows,
-)
+from qpm_lib.selection.stages.cuts import Cut, Point, class_bounds, class_cuts, clique_cuts, descending, pair_rows
 
 _TOLERANCE = 1e-6
 
