@@ -1,9 +1,11 @@
-"""Is the embedded backbone worth freezing? Linear probes on it, on the same architecture with random weights, and on colour.
+"""Is the embedded backbone worth freezing? Linear probes on it, on the same architecture with random weights,
+and on colour.
 
     python benchmarks/backbone.py
 
-Prints a table: accuracy of logistic regression on the CLS token (species of the toy birds), mean intersection over union of a linear
-part segmentation of the patches (ten parts, background included), and the colour-histogram baseline. Takes about five minutes.
+Prints a table: accuracy of logistic regression on the CLS token (species of the toy birds), mean intersection over
+union of a linear part segmentation of the patches (ten parts, background included), and the colour-histogram baseline.
+Takes about five minutes.
 """
 
 import logging
@@ -26,7 +28,9 @@ N_SEGMENTED = 200
 
 
 def part_segmentation(store: FeatureStore, dataset, scenes) -> float:
-    """Mean IoU over parts of a linear classifier of patch tokens, fitted on some training pictures and tested on some test pictures."""
+    """Mean IoU over parts of a linear classifier of patch tokens, fitted on some training pictures and tested on some
+    test pictures.
+    """
     tokens, parts = {}, {}
     for name, rows in (("train", dataset.train_rows), ("test", dataset.test_rows)):
         some = rows[np.linspace(0, len(rows) - 1, N_SEGMENTED).astype(int)]

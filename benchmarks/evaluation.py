@@ -82,7 +82,8 @@ def main() -> None:
     log.info("|---|---|---|---|---|---|---|")
     size = f"{options.grid} x {options.grid}"
     log.info(
-        f"| {options.images} | {options.features} | {size} | {seconds:.1f} s | {alone:.1f} s | {seconds / alone:.1f} | {peak:.2f} GB |"
+        f"| {options.images} | {options.features} | {size} | {seconds:.1f} s | {alone:.1f} s | {seconds / alone:.1f} | "
+        f"{peak:.2f} GB |"
     )
 
 

@@ -1,9 +1,10 @@
-"""From the change of a control to the finished JPEG, in Python alone, and memory over 1,000 changes; with --browser, to the picture on screen.
+"""From the change of a control to the finished JPEG, in Python alone, and memory over 1,000 changes; with --browser,
+to the picture on screen.
 
     python benchmarks/explorer.py RUN [--changes 1000] [--browser]
 
-RUN is a finished run folder, for example runs/toy. `--browser` opens chapter 7 in JupyterLab with a headless Chromium (which must be
-installed) and measures from a key press on the threshold slider to the next picture painted.
+RUN is a finished run folder, for example runs/toy. `--browser` opens chapter 7 in JupyterLab with a headless Chromium
+(which must be installed) and measures from a key press on the threshold slider to the next picture painted.
 """
 
 import argparse

@@ -1,10 +1,12 @@
-"""Extraction from picture files against the bare forward pass of timm, and the memory of extraction and of training from a store.
+"""Extraction from picture files against the bare forward pass of timm, and the memory of extraction and of training
+from a store.
 
     python benchmarks/extraction.py [--backbone dinov2_vits14] [--images 256] [--workers 2]
     python benchmarks/extraction.py --memory          peak memory of training from a store of 2 GB
 
-The backbone has random weights, which take the same time as trained ones. Pictures are JPEG files of 500 x 375 pixels, as those of
-CUB-200-2011. Both passes use the same batches, device and threads; the forward pass starts from tensors that are ready in memory.
+The backbone has random weights, which take the same time as trained ones. Pictures are JPEG files of 500 x 375 pixels,
+as those of CUB-200-2011. Both passes use the same batches, device and threads; the forward pass starts from tensors
+that are ready in memory.
 """
 
 import argparse
@@ -98,7 +100,9 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory of one epoch of training from a store of about 2 GB. Mapped file pages count as long as the system keeps them."""
+    """Peak memory of one epoch of training from a store of about 2 GB. Mapped file pages count as long as the system
+    keeps them.
+    """
     import qpm_lib
     from qpm_lib.core import load_profile
 
@@ -160,7 +164,8 @@ def main() -> None:
     log.info("| backbone | forward pass | extraction, %d workers | ratio | peak memory (weights) |", options.workers)
     log.info("|---|---|---|---|---|")
     log.info(
-        f"| {options.backbone} | {found['forward']:.1f} pictures/s | {found['extraction']:.1f} pictures/s | {100 * found['ratio']:.0f} % "
+        f"| {options.backbone} | {found['forward']:.1f} pictures/s | {found['extraction']:.1f} pictures/s | "
+        f"{100 * found['ratio']:.0f} % "
         f"| {found['peak']:.2f} GB ({found['weights']:.2f} GB) |"
     )
 

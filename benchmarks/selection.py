@@ -1,9 +1,10 @@
-"""The quadratic programme at growing size: the published bilinear form and the compact form on SCIP, and this project's solver.
+"""The quadratic programme at growing size: the published bilinear form and the compact form on SCIP,
+and this project's solver.
 
     python benchmarks/selection.py [--limit 60] [--sizes small cub]
 
-Prints a table (Markdown): objective, proven bound, gap, seconds and the peak memory of a process that does nothing else. Every method gets
-the same instance (`selection.simulated_relevance`, seeded), the same time limit and one thread.
+Prints a table (Markdown): objective, proven bound, gap, seconds and the peak memory of a process that does nothing
+else. Every method gets the same instance (`selection.simulated_relevance`, seeded), the same time limit and one thread.
 The largest size takes minutes to prove anything: `--sizes imagenet --methods ours --gap 0.005 --limit 600`.
 """
 
@@ -82,7 +83,8 @@ def main() -> None:
         for method in options.methods
     ]
     log.info(
-        "| instance | pairs | method | objective | bound | gap | seconds | 1 % / 0.5 % / 0.1 % reached after | peak memory |"
+        "| instance | pairs | method | objective | bound | gap | seconds | 1 % / 0.5 % / 0.1 % reached after | peak "
+        "memory |"
     )
     log.info("|---|---|---|---|---|---|---|---|---|")
     for job in jobs:
@@ -96,8 +98,10 @@ def main() -> None:
         )
         f, c, *_ = SIZES[job["size"]]
         log.info(
-            f"| {f} x {c}, {job['rule']}, seed {job['seed']} | {found['pairs']} | {job['method']} | {value} | {found['bound']:.3f} "
-            f"| {percent} | {found['seconds']:.1f} | {marks if job['method'] == 'ours' else ''} | {found['peak']:.2f} GB |"
+            f"| {f} x {c}, {job['rule']}, seed {job['seed']} | {found['pairs']} | {job['method']} | {value} | "
+            f"{found['bound']:.3f} "
+            f"| {percent} | {found['seconds']:.1f} | {marks if job['method'] == 'ours' else ''} | {found['peak']:.2f} "
+            "GB |"
         )
 
 

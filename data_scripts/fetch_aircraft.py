@@ -2,11 +2,12 @@
 
     python data_scripts/fetch_aircraft.py --out data
 
-Fetches fgvc-aircraft-2013b.tar.gz (2.75 GB) from robots.ox.ac.uk, checks its SHA-256, unpacks it into data/fgvc-aircraft-2013b and counts
-what is there. About 6 GB of disk are needed; the archive may be deleted afterwards. Stopped in between, the same command goes on. A folder
-that is already there is only checked.
+Fetches fgvc-aircraft-2013b.tar.gz (2.75 GB) from robots.ox.ac.uk, checks its SHA-256, unpacks it into
+data/fgvc-aircraft-2013b and counts what is there. About 6 GB of disk are needed; the archive may be deleted afterwards.
+Stopped in between, the same command goes on. A folder that is already there is only checked.
 
-The photographs are for non-commercial research only. Each has a copyright banner in its lowest 20 pixel rows; it is not cut off.
+The photographs are for non-commercial research only. Each has a copyright banner in its lowest 20 pixel rows;
+it is not cut off.
 """
 
 import argparse

@@ -1,10 +1,12 @@
-"""Fetch CUB-200-2011 (Wah et al., 2011): 11,788 photographs of 200 bird species with parts, attributes, boxes and segmentations.
+"""Fetch CUB-200-2011 (Wah et al., 2011): 11,788 photographs of 200 bird species with parts, attributes,
+boxes and segmentations.
 
     python data_scripts/fetch_cub.py --out data
 
-Fetches CUB_200_2011.tgz (1.15 GB) and segmentations.tgz (39 MB) from data.caltech.edu, checks their SHA-256, unpacks them into
-data/CUB_200_2011 (the segmentations into data/CUB_200_2011/segmentations) and counts what is there. About 3 GB of disk are needed; the
-archives may be deleted afterwards. Stopped in between, the same command goes on. A folder that is already there is only checked.
+Fetches CUB_200_2011.tgz (1.15 GB) and segmentations.tgz (39 MB) from data.caltech.edu, checks their SHA-256,
+unpacks them into data/CUB_200_2011 (the segmentations into data/CUB_200_2011/segmentations) and counts what is there.
+About 3 GB of disk are needed; the archives may be deleted afterwards. Stopped in between, the same command goes on.
+A folder that is already there is only checked.
 
 The photographs are for non-commercial research and education.
 """

@@ -2,9 +2,10 @@
 
     python data_scripts/fetch_weights.py dinov2_vits14 dinov2_vitb14_reg
 
-`qpm backbones` lists the names with sizes and licences. Weights come from the Hugging Face hub (timm's copies of the official ones) into its
-usual cache; a download that was stopped goes on, and the hub checks what arrives. Prints name, size and SHA-256 of the weights as the model
-sees them. DINOv3 needs an account that has accepted Meta's licence (`hf auth login` first).
+`qpm backbones` lists the names with sizes and licences. Weights come from the Hugging Face hub (timm's copies of the
+official ones) into its usual cache; a download that was stopped goes on, and the hub checks what arrives. Prints name,
+size and SHA-256 of the weights as the model sees them. DINOv3 needs an account that has accepted Meta's licence (`hf
+auth login` first).
 """
 
 import argparse
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with told_by(parser):
             backbone = load_backbone(name)
         print(
-            f"{name}: {backbone.width} wide, {backbone.grid} x {backbone.grid} patches, SHA-256 {backbone.fingerprint['weights_sha256']}"
+            f"{name}: {backbone.width} wide, {backbone.grid} x {backbone.grid} patches, "
+            f"SHA-256 {backbone.fingerprint['weights_sha256']}"
         )
 
 

@@ -2,8 +2,8 @@
 
     python data_scripts/make_toy_birds.py --out toy_birds
 
-The same numbers and seed give the same pictures. Use them with `qpm run --profile cub --set data.root=toy_birds --set backbone.name=toy`,
-or let the profile `toy` render its own.
+The same numbers and seed give the same pictures. Use them with `qpm run --profile cub --set data.root=toy_birds --set
+backbone.name=toy`, or let the profile `toy` render its own.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
     python data_scripts/pretrain_toy_vit.py --out qpm_lib/assets
 
-The run can be stopped at any time and goes on from its last checkpoint. With the same settings, thread count and processor type
-the weights are the same to the bit; `toy_vit.json` records the recipe, the log and the hash.
+The run can be stopped at any time and goes on from its last checkpoint. With the same settings,
+thread count and processor type the weights are the same to the bit; `toy_vit.json` records the recipe,
+the log and the hash.
 """
 
 import argparse

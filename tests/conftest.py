@@ -84,7 +84,9 @@ def toy_store(toy, backbone):
 
 @pytest.fixture(scope="session")
 def untrained(toy, toy_store):
-    """A model on toy pictures with four features, two per class, and its selection: untrained, so that nothing but the plumbing is tested."""
+    """A model on toy pictures with four features, two per class, and its selection: untrained,
+    so that nothing but the plumbing is tested.
+    """
     torch.manual_seed(0)
     dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=7))
     assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
@@ -95,7 +97,9 @@ def untrained(toy, toy_store):
 
 
 def planted_tokens(label, rng):
-    """Background noise, plus the two directions of a class at patches of their own. Classes c and c + 1 share a direction."""
+    """Background noise, plus the two directions of a class at patches of their own. Classes c and c + 1 share a
+    direction.
+    """
     patches = 0.1 * rng.standard_normal((GRID * GRID, WIDTH))
     patches[label, label] += 3.0
     patches[8 + label, (label + 1) % N_CLASSES] += 3.0

@@ -1,9 +1,9 @@
 """Frozen backbones by name: pictures in, patch tokens and the CLS token out.
 
 All of them are timm models. `toy` is the small vision transformer embedded in this package (renderer-supervised, see
-`qpm_lib/pretraining.py`); DINO (Caron et al., 2021), DINOv2 (Oquab et al., 2023; with registers: Darcet et al., 2024) and DINOv3 (Simeoni
-et al., 2025) give the tokens of the official code at every input size; `resnet50` is the convolutional baseline, whose patches are the
-cells of its last feature map and whose CLS token is their mean.
+`qpm_lib/pretraining.py`); DINO (Caron et al., 2021), DINOv2 (Oquab et al., 2023; with registers: Darcet et al., 2024)
+and DINOv3 (Simeoni et al., 2025) give the tokens of the official code at every input size; `resnet50` is the
+convolutional baseline, whose patches are the cells of its last feature map and whose CLS token is their mean.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,8 @@ def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
             vit = timm.create_model(entry.architecture, pretrained=True, **options)
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"the weights of {name} could not be downloaded ({type(error).__name__}): download them elsewhere and set backbone.weights=<file>"
+                f"the weights of {name} could not be downloaded ({type(error).__name__}): "
+                "download them elsewhere and set backbone.weights=<file>"
             ) from error
         return vit if name == "resnet50" else set_size(vit, entry, image_size)
     vit, state = timm.create_model(entry.architecture, pretrained=False, **options), read_state(weights)
@@ -92,7 +93,8 @@ class FrozenBackbone(nn.Module):
     Attributes
     ----------
     name : its name in `BACKBONES`. width : D. grid : g, with P = g * g patches. image_size : input side in pixels.
-    fingerprint : name, hash of the weights and preprocessing; two backbones with equal fingerprints give equal features.
+    fingerprint : name, hash of the weights and preprocessing; two backbones with equal fingerprints give equal
+        features.
     """
 
     def __init__(self, name: str, vit: nn.Module, *, image_size: int, aspect: str = "squash") -> None:
@@ -119,16 +121,21 @@ class FrozenBackbone(nn.Module):
         return super().train(False)
 
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 size size"]:
-        """Resize to the input size (`squash`: both sides; `crop`: the central square), bicubic, scale to 0..1, normalise."""
+        """Resize to the input size (`squash`: both sides; `crop`: the central square), bicubic, scale to 0..1,
+        normalise.
+        """
         return self.preprocessing(images)
 
     def square(self, image: Image.Image, side: int | None = None) -> Image.Image:
-        """What the backbone sees of a picture, before normalisation; `side` pixels instead of its input size, to be looked at."""
+        """What the backbone sees of a picture, before normalisation; `side` pixels instead of its input size,
+        to be looked at.
+        """
         return self.preprocessing.square(image, side)
 
     @torch.no_grad()
     def tokens(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:
-        """Patch tokens (B, P, D) and CLS token (B, D), of a transformer after the final LayerNorm, in float32; autocast to bf16 on a GPU.
+        """Patch tokens (B, P, D) and CLS token (B, D), of a transformer after the final LayerNorm, in float32;
+        autocast to bf16 on a GPU.
 
         Raises
         ------
@@ -136,7 +143,8 @@ class FrozenBackbone(nn.Module):
         """
         if images.shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(
-                f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): use backbone.preprocess"
+                f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): "
+                "use backbone.preprocess"
             )
         device = next(self.network.parameters()).device
         with mixed_precision(device):

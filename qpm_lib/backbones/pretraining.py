@@ -1,8 +1,9 @@
 """Renderer-supervised pre-training of the embedded toy backbone.
 
-The network sees random birds (never a species of the data set) and learns, from what the renderer knows, which part each patch
-shows, which variant that part is, and the eleven factors of the whole bird from the CLS token. It is a stand-in for a large
-self-supervised backbone and is *renderer-supervised*: measures that ask whether features lie on parts profit from that.
+The network sees random birds (never a species of the data set) and learns, from what the renderer knows,
+which part each patch shows, which variant that part is, and the eleven factors of the whole bird from the CLS token.
+It is a stand-in for a large self-supervised backbone and is *renderer-supervised*: measures that ask whether features
+lie on parts profit from that.
 """
 
 import logging
@@ -64,7 +65,9 @@ def patch_parts(parts: UInt8[np.ndarray, "h w"], patch: int = 8) -> Int[np.ndarr
 
 
 class PretrainingRenders(Dataset):
-    """Numbered renders of random birds, none of which is a species of the data set (default seed, any number of species)."""
+    """Numbered renders of random birds, none of which is a species of the data set (default seed,
+    any number of species).
+    """
 
     def __init__(self, config: PretrainingConfig, start_step: int) -> None:
         self.config, self.start = config, start_step * config.batch_size
@@ -145,7 +148,8 @@ def _batches(config: PretrainingConfig, start: int, workers: int) -> Iterator:
 
 
 def pretrain(config: PretrainingConfig, folder: Path, *, device: str = "cpu", workers: int = 1) -> Path:
-    """Train, write `toy_vit.safetensors` and `toy_vit.json` (config, log, hash) into the folder, and return the weights' path.
+    """Train, write `toy_vit.safetensors` and `toy_vit.json` (config, log, hash) into the folder,
+    and return the weights' path.
 
     A checkpoint is kept in the folder, so a stopped run goes on where it was; it is removed at the end.
     """

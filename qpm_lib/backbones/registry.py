@@ -10,9 +10,10 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class BackboneEntry(NamedTuple):
     """What the registry knows of a backbone.
 
-    `architecture` is its timm name, `image_size` the default input side; sizes are in pixels, `width` is D, `parameters` in millions,
-    `licence` that of the weights. `trained_size` is the input side of the position embedding in the weights, 0 where it is not resized;
-    `offset` what the official code adds to the new grid before resizing it, None where timm's way is the official one.
+    `architecture` is its timm name, `image_size` the default input side; sizes are in pixels, `width` is D,
+    `parameters` in millions, `licence` that of the weights. `trained_size` is the input side of the position embedding
+    in the weights, 0 where it is not resized; `offset` what the official code adds to the new grid before resizing it,
+    None where timm's way is the official one.
     """
 
     architecture: str

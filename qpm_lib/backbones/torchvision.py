@@ -1,8 +1,8 @@
 """Import torchvision also where its compiled extension does not fit the installed torch.
 
-The registry's Linux wheel of torchvision is built for CUDA. Beside a CPU build of torch its extension does not load, and the plain
-import fails because two operators are unknown. Declaring their signatures first is enough for everything but image decoding and
-the operators themselves, and this project uses neither.
+The registry's Linux wheel of torchvision is built for CUDA. Beside a CPU build of torch its extension does not load,
+and the plain import fails because two operators are unknown. Declaring their signatures first is enough for everything
+but image decoding and the operators themselves, and this project uses neither.
 """
 
 import torch

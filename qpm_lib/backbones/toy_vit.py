@@ -21,7 +21,9 @@ def _sin_cos_positions(grid: int, width: int) -> Float[Tensor, "1 patches width"
 
 
 def build_toy_vit() -> nn.Module:
-    """The architecture of the embedded backbone with random weights: width 192, depth 6, 3 heads, patch 8, 4 registers, 2.7 M parameters."""
+    """The architecture of the embedded backbone with random weights: width 192, depth 6, 3 heads, patch 8, 4 registers,
+    2.7 M parameters.
+    """
     import_torchvision()
     from timm.models import VisionTransformer
 

@@ -31,7 +31,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a file from anywhere can fail in any way
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} cannot be read as weights ({detail}): an official .pth file or safetensors with tensors only is needed"
+            f"{path} cannot be read as weights ({detail}): an official .pth file or safetensors with tensors only is "
+            "needed"
         ) from error
     return state
 
@@ -42,12 +43,14 @@ def load_checked(vit: nn.Module, state: dict[str, Tensor], source: Path, name: s
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or extra:
         raise ValueError(
-            f"{source} does not fit backbone {name!r}: {len(missing)} tensors missing (first {missing[:1]}), {len(extra)} unknown (first {extra[:1]})"
+            f"{source} does not fit backbone {name!r}: {len(missing)} tensors missing (first {missing[:1]}), "
+            f"{len(extra)} unknown (first {extra[:1]})"
         )
     for key, tensor in expected.items():
         if tensor.shape != state[key].shape:
             raise ValueError(
-                f"{source} does not fit backbone {name!r}: {key} is {tuple(state[key].shape)}, {tuple(tensor.shape)} expected"
+                f"{source} does not fit backbone {name!r}: {key} is {tuple(state[key].shape)}, "
+                f"{tuple(tensor.shape)} expected"
             )
     vit.load_state_dict({key: tensor.float() for key, tensor in state.items()})
 

@@ -104,9 +104,16 @@ def _disk() -> Check:
 
 
 CHECKS: dict[str, Callable[[], Check]] = {
-    "Python": _python, "torch": _torch, "device": _device, "torchvision": _torchvision, "SCIP": _scip, "Jupyter kernel": _kernel,
-    "toy backbone": _backbone, "cache folder": _cache, "free disk": _disk,
-}  # fmt: skip
+    "Python": _python,
+    "torch": _torch,
+    "device": _device,
+    "torchvision": _torchvision,
+    "SCIP": _scip,
+    "Jupyter kernel": _kernel,
+    "toy backbone": _backbone,
+    "cache folder": _cache,
+    "free disk": _disk,
+}
 
 
 def examine() -> Iterator[Check]:

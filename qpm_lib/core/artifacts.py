@@ -13,7 +13,9 @@ from platformdirs import user_cache_path
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then flush it to disk and rename it: a reader sees the old file or the whole new one."""
+    """Let `write` fill a temporary file beside `path`, then flush it to disk and rename it: a reader sees the old file
+    or the whole new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)

@@ -11,9 +11,11 @@ VERSION = "0.1.0"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures. `root` may stay empty for the toy birds, which are then rendered into the cache; `crop` cuts pictures to their boxes.
+    """Which pictures. `root` may stay empty for the toy birds, which are then rendered into the cache;
+    `crop` cuts pictures to their boxes.
 
-    `augment` varies training pictures (mirrored, or also cut), which needs the backbone run live and so takes much longer.
+    `augment` varies training pictures (mirrored, or also cut), which needs the backbone run live and so takes much
+    longer.
     """
 
     kind: Literal["toybirds", "cub", "cars", "aircraft", "folder", "csv"] = "toybirds"
@@ -30,7 +32,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which frozen backbone, at which input size in pixels (0: its own), and how pictures that are not square are fitted."""
+    """Which frozen backbone, at which input size in pixels (0: its own), and how pictures that are not square are
+    fitted.
+    """
 
     name: str = "toy"
     weights: str = ""
@@ -79,9 +83,10 @@ class TrainingConfig:
 class SelectionConfig:
     """How features and class weights are picked: n features in all, k per class.
 
-    `method` is the quadratic programme (`qpm`, with its redundancy rule and when to stop) or one of the two sparse linear baselines, in
-    which a class has k features on average. `rounds` is the schedule of Q-SENN: `intended` by its paper (a seventh of the epochs in each
-    of three rounds, the rest in the last, falling learning rate), or four equal ones as the DINO-QPM release ran it.
+    `method` is the quadratic programme (`qpm`, with its redundancy rule and when to stop) or one of the two sparse
+    linear baselines, in which a class has k features on average. `rounds` is the schedule of Q-SENN:
+    `intended` by its paper (a seventh of the epochs in each of three rounds, the rest in the last,
+    falling learning rate), or four equal ones as the DINO-QPM release ran it.
     """
 
     method: Literal["qpm", "sldd", "qsenn"] = "qpm"

@@ -60,8 +60,9 @@ PROFILES: Mapping[str, RunConfig] = {
 
 # Methods by their names in results, as people know them.
 METHODS = {"linear_probe": "CLS linear probe", "dense": "dense model", "sldd": "SLDD", "qsenn": "Q-SENN", "qpm": "QPM"}
-# What choosing a baseline changes in the fine-tuning of a profile, as published; epochs are times those of the profile. The dense model
-# stays that of QPM (the published baselines train theirs for 40 epochs), so that runs differ in nothing but the class layer.
+# What choosing a baseline changes in the fine-tuning of a profile, as published; epochs are times those of the profile.
+# The dense model stays that of QPM (the published baselines train theirs for 40 epochs), so that runs differ in nothing
+# but the class layer.
 _BASELINES: Mapping[str, tuple[float, Mapping[str, float]]] = {
     "sldd": (2.0, {"dropout": 0.1, "diversity": 0.196, "l1_maps": 0.0, "l1_vector": 0.0}),
     "qsenn": (2.8, {"dropout": 0.1, "diversity": 0.196, "l1_maps": 0.0, "l1_vector": 0.0}),
@@ -69,12 +70,13 @@ _BASELINES: Mapping[str, tuple[float, Mapping[str, float]]] = {
 
 
 def load_profile(name: str, **overrides: Any) -> RunConfig:
-    """Settings of a named profile. Choosing `selection.method` also brings that method's own fine-tuning, unless it is set as well.
+    """Settings of a named profile. Choosing `selection.method` also brings that method's own fine-tuning,
+    unless it is set as well.
 
     Parameters
     ----------
-    name : `toy`, `smoke`, `cub` (the published values for CUB-200-2011), `cars`, `aircraft` (the same values) or `folder` (your own
-        pictures).
+    name : `toy`, `smoke`, `cub` (the published values for CUB-200-2011), `cars`, `aircraft` (the same values)
+        or `folder` (your own pictures).
     overrides : changed settings; a dot is written in a dictionary, `load_profile("toy", **{"dense.epochs": 3})`.
 
     Raises

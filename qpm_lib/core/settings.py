@@ -50,16 +50,31 @@ def read_redundancy_rule(rule: str | float) -> str | float:
         share = -1.0
     if not 0 < share <= 1:
         raise ValueError(
-            f"selection.redundancy (={rule!r}) must be as_coded, as_written, none, or a share of pairs above 0 and at most 1"
+            f"selection.redundancy (={rule!r}) must be as_coded, as_written, none, "
+            "or a share of pairs above 0 and at most 1"
         )
     return share
 
 
 _ABOVE_ZERO = (
-    "data.n_species", "data.train_per_class", "data.test_per_class", "features.batch_size", "features.shard_size",
-    "adapter.n_layers", "adapter.hidden", "adapter.n_features", "selection.n_features", "selection.n_per_class", "selection.time_limit",
-    "dense.epochs", "dense.batch_size", "dense.lr", "fine_tune.epochs", "fine_tune.batch_size", "fine_tune.lr",
-)  # fmt: skip
+    "data.n_species",
+    "data.train_per_class",
+    "data.test_per_class",
+    "features.batch_size",
+    "features.shard_size",
+    "adapter.n_layers",
+    "adapter.hidden",
+    "adapter.n_features",
+    "selection.n_features",
+    "selection.n_per_class",
+    "selection.time_limit",
+    "dense.epochs",
+    "dense.batch_size",
+    "dense.lr",
+    "fine_tune.epochs",
+    "fine_tune.batch_size",
+    "fine_tune.lr",
+)
 
 
 _SHARES = ("dense.dropout", "fine_tune.dropout", "data.test_share")
@@ -101,11 +116,13 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
 
     Parameters
     ----------
-    settings : dotted keys and their values, for example `{"dense.epochs": 3}`; strings are converted to the setting's type.
+    settings : dotted keys and their values, for example `{"dense.epochs": 3}`; strings are converted to the setting's
+        type.
 
     Raises
     ------
-    ValueError : for an unknown key (the nearest known ones are named), a value of the wrong type, or values that contradict each other.
+    ValueError : for an unknown key (the nearest known ones are named), a value of the wrong type,
+        or values that contradict each other.
     """
     known = setting_names()
     for key, value in settings.items():

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def templates(room: str) -> "Environment":
     """The templates of a room, `qpm_lib/<room>/templates`; a name that a template does not get is an error.
 
-    In a template, `signed` is a filter for numbers with two digits and their sign, and `file` a function that gives a file beside the
-    templates as it is.
+    In a template, `signed` is a filter for numbers with two digits and their sign, and `file` a function that gives a
+    file beside the templates as it is.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup

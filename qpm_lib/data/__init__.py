@@ -1,4 +1,6 @@
-"""Labelled pictures: rendered toy birds, CUB-200-2011, Stanford Cars, FGVC-Aircraft, folders and lists, all as one `ImageDataset`."""
+"""Labelled pictures: rendered toy birds, CUB-200-2011, Stanford Cars, FGVC-Aircraft, folders and lists,
+all as one `ImageDataset`.
+"""
 
 from qpm_lib.data.aircraft import read_aircraft
 from qpm_lib.data.cars import read_cars

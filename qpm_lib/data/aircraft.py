@@ -1,4 +1,6 @@
-"""FGVC-Aircraft (Maji et al., 2013) in its official layout: 100 variants, 6,667 pictures to train and validate, 3,333 to test."""
+"""FGVC-Aircraft (Maji et al., 2013) in its official layout: 100 variants, 6,667 pictures to train and validate,
+3,333 to test.
+"""
 
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.layout import check_names, data_folder
 
 LAYOUT = (
-    "FGVC-Aircraft needs data/variants.txt, data/images_variant_trainval.txt, data/images_variant_test.txt, data/images_box.txt and the "
+    "FGVC-Aircraft needs data/variants.txt, data/images_variant_trainval.txt, data/images_variant_test.txt, "
+    "data/images_box.txt and the "
     "pictures in data/images/; data_scripts/fetch_aircraft.py gets them"
 )
 
@@ -39,7 +42,9 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _boxes(path: Path, ids: list[str]) -> Float[np.ndarray, "images 4"]:
-    """x, y, width, height in the order of `ids`. The file counts pixels from 1 and includes both corners; a few corners lie at 0."""
+    """x, y, width, height in the order of `ids`. The file counts pixels from 1 and includes both corners;
+    a few corners lie at 0.
+    """
     corners = dict(_pairs(path))
     missing = [i for i in ids if i not in corners]
     if missing:
@@ -57,10 +62,11 @@ def _boxes(path: Path, ids: list[str]) -> Float[np.ndarray, "images 4"]:
 
 
 def read_aircraft(root: Path) -> ImageDataset:
-    """Read FGVC-Aircraft at the level of variants: N pictures, C variants, training and validation pictures as training, boxes (N, 4).
+    """Read FGVC-Aircraft at the level of variants: N pictures, C variants, training and validation pictures as
+    training, boxes (N, 4).
 
-    The lowest 20 pixel rows of an official picture are a banner with its copyright. It stays in the picture; the boxes exclude it.
-    The pictures themselves are not opened; a missing one is named when it is read.
+    The lowest 20 pixel rows of an official picture are a banner with its copyright. It stays in the picture;
+    the boxes exclude it. The pictures themselves are not opened; a missing one is named when it is read.
 
     Parameters
     ----------

@@ -10,7 +10,8 @@ from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.layout import check_names, data_folder
 
 LAYOUT = (
-    "Stanford Cars needs devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat (beside devkit or in it) and the "
+    "Stanford Cars needs devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat (beside "
+    "devkit or in it) and the "
     "pictures in cars_train/ and cars_test/; data_scripts/fetch_cars.py says where to get them"
 )
 
@@ -19,7 +20,9 @@ _BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 def _variable(path: Path, name: str) -> Shaped[np.ndarray, "rows"]:
-    """A variable of a MATLAB file as a flat array: a cell array of texts, or a struct array whose fields hold one value per row."""
+    """A variable of a MATLAB file as a flat array: a cell array of texts, or a struct array whose fields hold one value
+    per row.
+    """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -99,7 +102,8 @@ def read_cars(root: Path) -> ImageDataset:
         unknown = classes[(classes < 1) | (classes > len(class_names))]
         if len(unknown):
             raise ValueError(
-                f"{path} uses class {unknown[0]}, but cars_meta.mat lists classes 1 to {len(class_names)}: take both from one devkit"
+                f"{path} uses class {unknown[0]}, but cars_meta.mat lists classes 1 to {len(class_names)}: "
+                "take both from one devkit"
             )
         files += [f"{folder}/{name}" for name in names]
         labels.append(classes - 1)

@@ -35,7 +35,8 @@ def _by_image(path: Path, ids: Sequence[str], width: int) -> Float[np.ndarray, "
     missing = [i for i in ids if i not in table]
     if missing:
         raise ValueError(
-            f"{path} has no entry for picture {missing[0]} ({len(missing)} such pictures): every picture in images.txt needs one"
+            f"{path} has no entry for picture {missing[0]} ({len(missing)} such pictures): "
+            "every picture in images.txt needs one"
         )
     try:
         return np.array([table[i] for i in ids], float)
@@ -91,8 +92,8 @@ def _attribute_names(root: Path) -> tuple[str, ...]:
 def read_cub(root: Path) -> ImageDataset:
     """Read a folder in the layout of CUB-200-2011.
 
-    `images.txt`, `image_class_labels.txt`, `train_test_split.txt` and `classes.txt` are needed; boxes, parts, attributes and
-    `segmentations/` are read where they exist.
+    `images.txt`, `image_class_labels.txt`, `train_test_split.txt` and `classes.txt` are needed; boxes, parts,
+    attributes and `segmentations/` are read where they exist.
 
     Raises
     ------

@@ -61,13 +61,15 @@ class ImageDataset:
             raise ValueError(f"{self.root} holds no pictures")
         if len(self.labels) != n or len(self.is_train) != n:
             raise ValueError(
-                f"{self.root}: {n} pictures but {len(self.labels)} labels and {len(self.is_train)} split entries: every picture needs both"
+                f"{self.root}: {n} pictures but {len(self.labels)} labels and {len(self.is_train)} split entries: "
+                "every picture needs both"
             )
         for split, rows in (("training", self.is_train), ("test", ~self.is_train)):
             empty = np.flatnonzero(np.bincount(self.labels[rows], minlength=c)[:c] == 0)
             if len(empty):
                 raise ValueError(
-                    f"class {self.class_names[empty[0]]!r} has no {split} pictures ({len(empty)} such classes): add some or remove the class"
+                    f"class {self.class_names[empty[0]]!r} has no {split} pictures ({len(empty)} such classes): "
+                    "add some or remove the class"
                 )
 
     def __len__(self) -> int:
@@ -98,7 +100,8 @@ class ImageDataset:
         return image.crop(box_window(self.boxes[row], image.size)) if self.cropped else image
 
     def image(self, row: int) -> Image.Image:
-        """The picture as RGB. It is turned upright as its EXIF data say, unless boxes, parts or masks tell where things are in the file.
+        """The picture as RGB. It is turned upright as its EXIF data say, unless boxes, parts or masks tell where things
+        are in the file.
 
         Raises
         ------

@@ -29,7 +29,7 @@ _DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFE
 
 @dataclass(frozen=True)
 class Archive:
-    """An official archive: its address, its SHA-256, and the folder it makes, relative to where the data sets are kept."""
+    """An official archive: its address, its SHA-256, and the folder it makes, relative to where data sets are kept."""
 
     url: str
     sha256: str
@@ -67,7 +67,9 @@ def _archive(name: str) -> Archive:
 
 
 def _download(url: str, output: Any, _pooch: Any, *, part: Path) -> None:
-    """Fill `part`, from its end where the server can do that, and rename it to `output` once it is whole (a downloader for pooch)."""
+    """Fill `part`, from its end where the server can do that, and rename it to `output` once it is whole (a downloader
+    for pooch).
+    """
     start = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=60) as response:
@@ -89,9 +91,11 @@ def _download(url: str, output: Any, _pooch: Any, *, part: Path) -> None:
 
 
 def fetch(name: str, folder: Path) -> Path:
-    """Fetch an official archive into a folder, and check its SHA-256; a file that is there and right is not fetched again.
+    """Fetch an official archive into a folder, and check its SHA-256; a file that is there and right is not fetched
+    again.
 
-    What has arrived is kept in `<file>.part`: after a break, the next call goes on from there, or starts over where the server cannot.
+    What has arrived is kept in `<file>.part`: after a break, the next call goes on from there,
+    or starts over where the server cannot.
 
     Parameters
     ----------
@@ -103,7 +107,8 @@ def fetch(name: str, folder: Path) -> Path:
 
     Raises
     ------
-    ValueError : for an unknown name, an address that does not answer, a broken connection, or a file with another checksum.
+    ValueError : for an unknown name, an address that does not answer, a broken connection, or a file with another
+        checksum.
     """
     archive, folder = _archive(name), folder.expanduser()  # pooch expands `~` too
     downloader = partial(_download, part=folder / f"{archive.file}.part")
@@ -113,11 +118,13 @@ def fetch(name: str, folder: Path) -> Path:
         )
     except requests.RequestException as error:
         raise ValueError(
-            f"{archive.url} could not be fetched ({error}): run this again to go on, or put the file into {folder} yourself"
+            f"{archive.url} could not be fetched ({error}): run this again to go on, "
+            f"or put the file into {folder} yourself"
         ) from error
     except ValueError as error:
         raise ValueError(
-            f"what came from {archive.url} is not the official file ({error}) It was deleted: run this again; if that does not help, "
+            f"what came from {archive.url} is not the official file ({error}) It was deleted: run this again; "
+            "if that does not help, "
             f"put the official {archive.file} into {folder} yourself"
         ) from error
     return Path(path)
@@ -126,7 +133,8 @@ def fetch(name: str, folder: Path) -> Path:
 def _refuse(archive: Path, member: str, link: str) -> None:
     where = f" -> {link!r}" if link else ""
     raise ValueError(
-        f"{archive} holds {member!r}{where}, which leads out of the folder: it was not unpacked; take the official archive"
+        f"{archive} holds {member!r}{where}, which leads out of the folder: it was not unpacked; "
+        "take the official archive"
     )
 
 
@@ -160,7 +168,8 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Raises
     ------
-    ValueError : for a damaged archive, a member or link that leads out of the folder, or a top-level folder that exists already.
+    ValueError : for a damaged archive, a member or link that leads out of the folder, or a top-level folder that exists
+        already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder, prefix=".unpacking."))
@@ -202,10 +211,14 @@ def inventory(dataset: ImageDataset) -> str:
         missing = [name for name in names if not (dataset.root / name).is_file()]
         if missing:
             raise ValueError(
-                f"{dataset.root} lacks {len(missing)} of {len(names)} {kind}, the first is {missing[0]}: restore them, or unpack the data set again"
+                f"{dataset.root} lacks {len(missing)} of {len(names)} {kind}, the first is {missing[0]}: restore them, "
+                "or unpack the data set again"
             )
     n_train, extra = int(dataset.is_train.sum()), ", with segmentations" if dataset.masks else ""
-    return f"{len(dataset)} pictures ({n_train} training, {len(dataset) - n_train} test), {len(dataset.class_names)} classes{extra}"
+    return (
+        f"{len(dataset)} pictures ({n_train} training, {len(dataset) - n_train} test), "
+        f"{len(dataset.class_names)} classes{extra}"
+    )
 
 
 @contextmanager

@@ -19,7 +19,9 @@ def is_picture(path: Path) -> bool:
 
 
 def stratified_split(labels: Int[np.ndarray, "images"], test_share: float, seed: int) -> Bool[np.ndarray, "images"]:
-    """True for training: of every class a seeded share is held out, at least one picture and never all. Classes need two pictures."""
+    """True for training: of every class a seeded share is held out, at least one picture and never all.
+    Classes need two pictures.
+    """
     rng, is_train = np.random.default_rng([seed, 5]), np.ones(len(labels), bool)
     for label in range(int(labels.max()) + 1):
         rows = np.flatnonzero(labels == label)
@@ -55,7 +57,8 @@ def read_folder(root: Path, *, test_share: float = 0.3, seed: int = 0) -> ImageD
         pictures = sorted(p for p in (root / name).iterdir() if is_picture(p))
         if len(pictures) < 2:
             raise ValueError(
-                f"class folder {root / name} holds {len(pictures)} pictures: at least two are needed, one to train and one to test"
+                f"class folder {root / name} holds {len(pictures)} pictures: at least two are needed, "
+                "one to train and one to test"
             )
         files += [p.relative_to(root).as_posix() for p in pictures]
         labels += [label] * len(pictures)
@@ -95,8 +98,8 @@ def read_manifest(path: Path, *, test_share: float = 0.3, seed: int = 0) -> Imag
 
     Raises
     ------
-    ValueError : for a missing file or column, a file named twice or outside the folder of the CSV file, an unknown split, or a class with
-        fewer than two pictures; the line is named.
+    ValueError : for a missing file or column, a file named twice or outside the folder of the CSV file,
+        an unknown split, or a class with fewer than two pictures; the line is named.
     """
     if not path.is_file():
         raise ValueError(
@@ -110,7 +113,8 @@ def read_manifest(path: Path, *, test_share: float = 0.3, seed: int = 0) -> Imag
             raise ValueError(f"{path}, line {line}: file and label must not be empty")
         if leads_out(name) or "\0" in name:
             raise ValueError(
-                f"{path}, line {line}: {name!r} lies outside {path.parent}; files must lie beside the CSV file or below it"
+                f"{path}, line {line}: {name!r} lies outside {path.parent}; files must lie beside the CSV file or "
+                "below it"
             )
         place = os.path.normcase(PurePosixPath(name))
         if place in seen:

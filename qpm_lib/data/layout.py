@@ -5,7 +5,9 @@ from pathlib import Path, PureWindowsPath
 
 
 def leads_out(name: str) -> bool:
-    """Whether a name is absolute or climbs with `..`, read by the rules of every system (`C:x` and a backslash count too)."""
+    """Whether a name is absolute or climbs with `..`, read by the rules of every system (`C:x` and a backslash count
+    too).
+    """
     path = PureWindowsPath(name)
     return bool(path.anchor) or ".." in path.parts
 

@@ -33,7 +33,8 @@ def load_dataset(config: DataConfig) -> ImageDataset:
 
 
 def find_dataset(config: DataConfig) -> ImageDataset | None:
-    """The pictures that a configuration names, as far as they can be known in a moment: nothing is rendered and no picture opened.
+    """The pictures that a configuration names, as far as they can be known in a moment: nothing is rendered and no
+    picture opened.
 
     None stands for toy birds that are not rendered yet.
 

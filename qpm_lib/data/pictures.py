@@ -40,7 +40,9 @@ def missing_picture(path: Path) -> UnreadableError:
 def square_position(
     xy: Float[np.ndarray, "points 2"], size: tuple[int, int], aspect: str
 ) -> Float[np.ndarray, "points 2"]:
-    """Pixels of a picture as places in the square that the backbone sees, 0 to 1; outside of that where `crop` cuts a point away."""
+    """Pixels of a picture as places in the square that the backbone sees, 0 to 1; outside of that where `crop` cuts a
+    point away.
+    """
     width, height = size
     if aspect == "squash":
         return xy / [width, height]
@@ -60,7 +62,9 @@ def picture_position(
 
 
 def box_window(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a box x, y, width, height in whole pixels, inside the picture and at least one pixel wide."""
+    """Left, top, right and bottom of a box x, y, width, height in whole pixels, inside the picture and at least one
+    pixel wide.
+    """
     left, top = (int(np.clip(np.floor(box[i]), 0, size[i] - 1)) for i in (0, 1))
     right, bottom = (int(np.clip(np.ceil(box[i] + box[i + 2]), low + 1, size[i])) for i, low in ((0, left), (1, top)))
     return left, top, right, bottom
@@ -69,7 +73,8 @@ def box_window(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> tuple[int,
 def to_rgb(image: Image.Image, *, upright: bool = True) -> Image.Image:
     """Any picture as 8-bit RGB: turned upright by its EXIF data, transparent parts on white.
 
-    16 bits are divided by 257, 32 bits too unless no value exceeds 255; floating point is read as 0 to 1 unless a value exceeds 1.
+    16 bits are divided by 257, 32 bits too unless no value exceeds 255; floating point is read as 0 to 1 unless a value
+    exceeds 1.
 
     Raises
     ------

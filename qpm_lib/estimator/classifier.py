@@ -16,21 +16,26 @@ _BATCH = 64
 
 
 class QPMClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier of `n_features` features, of which each class has `n_per_class`: dense training, selection, fine-tuning.
+    """A classifier of `n_features` features, of which each class has `n_per_class`: dense training, selection,
+    fine-tuning.
 
     Parameters
     ----------
-    n_features, n_per_class : n and k. n_dense : features of the dense model, at least n; None takes 5 n. n_layers, hidden : the adapter.
-    dense_epochs, fine_tune_epochs : None takes those of the profile. time_limit : seconds for the selection. gap : when to stop it.
-    profile : where everything that is not named here comes from. device : `auto`, `cpu`, `cuda`; a `FeatureStore` keeps its own.
+    n_features, n_per_class : n and k. n_dense : features of the dense model, at least n; None takes 5 n. n_layers,
+        hidden : the adapter.
+    dense_epochs, fine_tune_epochs : None takes those of the profile. time_limit : seconds for the selection. gap :
+        when to stop it.
+    profile : where everything that is not named here comes from. device : `auto`, `cpu`, `cuda`;
+        a `FeatureStore` keeps its own.
     seed : same seed, same result, unless `time_limit` ends the selection.
 
     Attributes
     ----------
     classes_ : labels as given. model_ : the `DinoQPM`. selection_ : the `Selection` with its proof. n_features_in_ : D.
 
-    `X` is an array (N, P, D) of patch tokens with P a square number; (N, D) counts as one patch each. A `FeatureStore` may take its place
-    in `fit` (training rows and labels of the store, `y` left out), `predict` and `score` (its test rows).
+    `X` is an array (N, P, D) of patch tokens with P a square number; (N, D) counts as one patch each.
+    A `FeatureStore` may take its place in `fit` (training rows and labels of the store, `y` left out),
+    `predict` and `score` (its test rows).
     """
 
     def __init__(
@@ -60,8 +65,8 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError : for values that are not finite, P that is no square, one class only, more classes than sets of k out of n features, or
-            settings that contradict each other.
+        ValueError : for values that are not finite, P that is no square, one class only, more classes than sets of k
+            out of n features, or settings that contradict each other.
         """
         store = training_store(self, X, y)
         settings = {
@@ -107,7 +112,9 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         return self._outputs(X).logits.cpu().numpy()
 
     def decision_function(self, X: np.ndarray | Tensor | FeatureStore) -> np.ndarray:
-        """Class scores (N, C): sums of the class's k normalised features; of two classes the difference (N,), as scikit-learn has it."""
+        """Class scores (N, C): sums of the class's k normalised features; of two classes the difference (N,),
+        as scikit-learn has it.
+        """
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 

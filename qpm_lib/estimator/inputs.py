@@ -48,7 +48,8 @@ def checked_rows(estimator: BaseEstimator, X: np.ndarray | Tensor | FeatureStore
     if isinstance(X, FeatureStore):
         if tuple(X.class_names) != tuple(map(str, estimator.classes_)) or X.width != estimator.n_features_in_:
             raise ValueError(
-                f"the store has {len(X.class_names)} classes and width {X.width}, the model {len(estimator.classes_)} and {estimator.n_features_in_}: "
+                f"the store has {len(X.class_names)} classes and width {X.width}, the model {len(estimator.classes_)} "
+                f"and {estimator.n_features_in_}: "
                 "names and width must be the same"
             )
         rows = X.rows(train=False)
@@ -62,7 +63,8 @@ def checked_rows(estimator: BaseEstimator, X: np.ndarray | Tensor | FeatureStore
         X = validate_data(estimator, X, allow_nd=True, dtype=np.float32, reset=False)
     if X.shape[-1] != estimator.n_features_in_:
         raise ValueError(
-            f"X has {X.shape[-1]} features, but {type(estimator).__name__} is expecting {estimator.n_features_in_} features"
+            f"X has {X.shape[-1]} features, but {type(estimator).__name__} is expecting {estimator.n_features_in_} "
+            "features"
         )
     patches = as_tokens(X)
     store = TensorStore(

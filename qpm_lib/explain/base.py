@@ -10,7 +10,9 @@ from torch import Tensor
 
 @runtime_checkable
 class ExplanationMethod(Protocol):
-    """`method(images, targets)` returns maps (B, g, g), signed where the method is; larger means more important for the class."""
+    """`method(images, targets)` returns maps (B, g, g), signed where the method is; larger means more important for the
+    class.
+    """
 
     def __call__(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
         """One map per picture."""

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 class IntrinsicExplanation:
     """Exact local explanation of a `DinoQPM`: the k weighted feature maps of the target class, added up.
 
-    The sum over the picture is the target's logit plus a constant of the class. Follows the contract of `base.ExplanationMethod`.
+    The sum over the picture is the target's logit plus a constant of the class. Follows the contract of
+    `base.ExplanationMethod`.
     """
 
     def __init__(self, model: DinoQPM) -> None:
@@ -32,7 +33,8 @@ class IntrinsicExplanation:
 
 
 class ClassMapExplanation:
-    """Class activation map of any classifier, sum_f W_cf M_f: for the dense model and the linear probe, as a comparison.
+    """Class activation map of any classifier, sum_f W_cf M_f: for the dense model and the linear probe,
+    as a comparison.
 
     Of the probe, M are the patch tokens; nothing makes that map local.
     """

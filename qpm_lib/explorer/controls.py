@@ -15,9 +15,11 @@ from qpm_lib.data import to_rgb
 SIDE, THUMB, PER_PAGE = 448, 84, 8
 PARTS = ("beak", "eye", "crown", "breast", "wing", "tail", "legs")
 _MAX_PIXELS = 50_000_000
-# JupyterLab marks every widget whose kernel is gone; nothing in Python can speak for it then, so the style sheet does, once.
+# JupyterLab marks every widget whose kernel is gone; nothing in Python can speak for it then, so the style sheet does,
+# once.
 _STYLE = """<style>
-.qpm-explorer.jupyter-widgets-disconnected::before { content: "The kernel behind this was stopped or restarted: run the cell again.";
+.qpm-explorer.jupyter-widgets-disconnected::before {
+  content: "The kernel behind this was stopped or restarted: run the cell again.";
   font: inherit; padding: .6em 1em; background: #fff4e5; color: #8a3b00; border: 1px solid #8a3b00; }
 .qpm-explorer .jupyter-widgets-disconnected::before { display: none; }
 .qpm-explorer.jupyter-widgets-disconnected > * { opacity: .5; pointer-events: none; }
@@ -60,8 +62,8 @@ class Picture(anywidget.AnyWidget):
 class Upload(anywidget.AnyWidget):
     """A button that takes a picture file.
 
-    Jupyter closes its connection at a message of more than 10 MB, and a photograph may be larger: the browser makes such a file smaller
-    before it is sent.
+    Jupyter closes its connection at a message of more than 10 MB, and a photograph may be larger:
+    the browser makes such a file smaller before it is sent.
     """
 
     _esm = _asset("upload.js")
@@ -69,7 +71,9 @@ class Upload(anywidget.AnyWidget):
     max_pixels = Int(_MAX_PIXELS).tag(sync=True)
 
     def on_file(self, told: Callable[[str, bytes, str], object], refused: Callable[[str], object]) -> None:
-        """Call `told(name, content, note)` for a file that came, the note saying how it was changed, and `refused(why)` for others."""
+        """Call `told(name, content, note)` for a file that came, the note saying how it was changed,
+        and `refused(why)` for others.
+        """
 
         def hear(_: Any, about: dict[str, str], buffers: Sequence[Any]) -> None:
             if about["problem"]:
@@ -95,7 +99,9 @@ def read_upload(name: str, content: bytes) -> Image.Image:
 
 
 class Controls(widgets.VBox):
-    """All controls, arranged from top to bottom: choosing a picture, the picture and its reasons, three tabs of questions."""
+    """All controls, arranged from top to bottom: choosing a picture, the picture and its reasons,
+    three tabs of questions.
+    """
 
     def __init__(
         self, class_names: Sequence[str], feature_names: Sequence[str], *, per_class: int, grid: int, can_redraw: bool

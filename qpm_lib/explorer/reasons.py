@@ -18,7 +18,9 @@ from qpm_lib.plotting import Canvas, feature_colours, framed, place_in_words, to
 
 
 class Seen(NamedTuple):
-    """What the model saw in one picture: the square, maps (n, g, g), normalised features (n,), logits (C,), the true class if known."""
+    """What the model saw in one picture: the square, maps (n, g, g), normalised features (n,), logits (C,),
+    the true class if known.
+    """
 
     square: Image.Image
     maps: Float[np.ndarray, "n g g"]
@@ -41,8 +43,8 @@ class Reasons(Picker):
 
     Attributes
     ----------
-    row : row of the data set that is shown, None for an uploaded picture. target : class whose explanation is shown. seen : what the model
-    saw. names : of the features, as they are shown.
+    row : row of the data set that is shown, None for an uploaded picture. target : class whose explanation is shown.
+    seen : what the model saw. names : of the features, as they are shown.
     """
 
     def __init__(self, model: DinoQPM, dataset: ImageDataset, store: FeatureStore) -> None:

@@ -1,4 +1,6 @@
-"""Callbacks of the widgets: an error becomes a sentence in the widget, and a control can be set without its callback hearing of it."""
+"""Callbacks of the widgets: an error becomes a sentence in the widget, and a control can be set without its callback
+hearing of it.
+"""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from qpm_lib.explorer.words import said
 
 
 def told(method: Callable) -> Callable:
-    """A callback of `Controls` whose errors become its message; called by another callback, it leaves them to that one."""
+    """A callback of `Controls` whose errors become its message; called by another one, it leaves them to that."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any) -> None:

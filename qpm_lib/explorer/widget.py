@@ -1,7 +1,7 @@
 """The saliency explorer: look at pictures, switch features on and off, compare classes, ask where a feature fires.
 
-Layers of one widget, each using only those below: `controls`, `picker`, `reasons`, and here the questions to a picture. Every callback
-turns an error into a sentence in the widget; no control is left dead.
+Layers of one widget, each using only those below: `controls`, `picker`, `reasons`, and here the questions to a picture.
+Every callback turns an error into a sentence in the widget; no control is left dead.
 """
 
 import functools
@@ -36,11 +36,20 @@ class Explorer(Reasons):
 
     def _wire(self) -> None:
         for control, method in (
-            (self.which_class, self._filter), (self.mistakes, self._filter), (self.without, self._redraw),
-            (self.explained, self._explain), (self.opacity, self._blend), (self.threshold, self._blend), (self.other, self._compare),
-            (self.feature, self._describe_feature), (self.name, self._rename), (self.column, self._look_at_patch),
-            (self.line, self._look_at_patch), (self.mark, self._blend), *((switch, self._blend) for switch in self.switches),
-        ):  # fmt: skip
+            (self.which_class, self._filter),
+            (self.mistakes, self._filter),
+            (self.without, self._redraw),
+            (self.explained, self._explain),
+            (self.opacity, self._blend),
+            (self.threshold, self._blend),
+            (self.other, self._compare),
+            (self.feature, self._describe_feature),
+            (self.name, self._rename),
+            (self.column, self._look_at_patch),
+            (self.line, self._look_at_patch),
+            (self.mark, self._blend),
+            *((switch, self._blend) for switch in self.switches),
+        ):
             control.observe(method, names="value")
         for button, method in (
             (self.surprise, self._surprise),
@@ -148,7 +157,8 @@ def explore(model: DinoQPM, dataset: ImageDataset, *, store: FeatureStore | None
     """
     if tuple(model.class_names) != tuple(dataset.class_names):
         raise ValueError(
-            f"the model knows {len(model.class_names)} classes, the data set {len(dataset.class_names)}, and they are not the same: "
+            f"the model knows {len(model.class_names)} classes, the data set {len(dataset.class_names)}, "
+            "and they are not the same: "
             "take the data set that the model was trained on"
         )
     store = store or FeatureStore.extract(dataset, model.backbone).to(model.device)

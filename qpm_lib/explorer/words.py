@@ -15,7 +15,9 @@ def said(macro: str, *values: object) -> str:
 
 
 def words_html(title: str, answer: str, score: float, truth: str | None, places: Sequence[tuple[str, str]]) -> str:
-    """What a picture shows, in words: the answer with its score, the truth where it is known, and where each feature lies."""
+    """What a picture shows, in words: the answer with its score, the truth where it is known,
+    and where each feature lies.
+    """
     return said("words", title, answer, score, truth, places)
 
 
@@ -27,7 +29,7 @@ def bar_html(value: float, longest: float, colour: str) -> str:
 def comparison_html(
     classes: tuple[str, str], groups: Comparison, added: Float[np.ndarray, "n"], names: Sequence[str], difference: float
 ) -> str:
-    """Two classes in words: which features only one of them has, with what each adds to the difference of the scores."""
+    """Two classes in words: which features only one of them has, with what each adds to the difference of scores."""
     return said("comparison", *classes, groups, names, added, difference)
 
 

@@ -1,4 +1,6 @@
-"""Features made while they are needed, from the backbone run live: slower than a store, but pictures can be varied in training."""
+"""Features made while they are needed, from the backbone run live: slower than a store, but pictures can be varied in
+training.
+"""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -20,7 +22,9 @@ _SMALLEST_SHARE, _CHUNK = 0.6, 64
 
 
 def varied(image: Image.Image, augment: Augment, seed: int) -> Image.Image:
-    """The picture mirrored (`flip`: in half of the cases), or also cut to a random part of 60 to 100 % of its area and its own shape (`crop`)."""
+    """The picture mirrored (`flip`: in half of the cases), or also cut to a random part of 60 to 100 % of its area and
+    its own shape (`crop`).
+    """
     rng = np.random.default_rng(seed)
     if augment != "none" and rng.random() < 0.5:
         image = ImageOps.mirror(image)
@@ -52,7 +56,9 @@ class _Pictures(Dataset):
 
 
 class LiveFeatures(FeatureStore):
-    """Takes the place of a `FeatureStore`: same batches, nothing on disk. Pictures vary in shuffled batches only, that is in training."""
+    """Takes the place of a `FeatureStore`: same batches, nothing on disk. Pictures vary in shuffled batches only,
+    that is in training.
+    """
 
     def __init__(
         self, dataset: ImageDataset, backbone: FrozenBackbone, *, augment: Augment = "none", workers: int = 0

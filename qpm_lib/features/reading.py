@@ -20,7 +20,9 @@ class ShardReader:
 
     @cached_property
     def _starts(self) -> list[dict[str, int]]:
-        """Byte at which the numbers of each tensor begin, per shard, from the header of the file (safetensors: its length, then JSON)."""
+        """Byte at which the numbers of each tensor begin, per shard, from the header of the file (safetensors:
+        its length, then JSON).
+        """
         starts = []
         for k in range(self.manifest.n_shards):
             with open(self.folder / shard_name(k), "rb") as file:

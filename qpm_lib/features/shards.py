@@ -1,7 +1,7 @@
 """The files of a feature store: what made them, written whole or not at all, checked when they are opened."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from qpm_lib.backbones import FrozenBackbone, Preprocessing
-from qpm_lib.core import progress, write_atomically
+from qpm_lib.core import progress, read_json, write_atomically, write_json
 from qpm_lib.data import ImageDataset
 
 MANIFEST = "manifest.json"
@@ -69,12 +69,28 @@ def check_match(manifest: Manifest, dataset: ImageDataset, backbone: FrozenBackb
     for key, value in backbone.fingerprint.items():
         if manifest.backbone.get(key) != value:
             raise ValueError(
-                f"{folder} was made with {key} {manifest.backbone.get(key)!r}, not {value!r}: use another folder, or delete this one"
+                f"{folder} was made with {key} {manifest.backbone.get(key)!r}, not {value!r}: use another folder, "
+                "or delete this one"
             )
     if manifest.images != dataset.fingerprint:
         raise ValueError(
-            f"{folder} was made from another picture list ({manifest.n_images} pictures; now {len(dataset)}): use another folder, or delete this one"
+            f"{folder} was made from another picture list ({manifest.n_images} pictures; now {len(dataset)}): "
+            "use another folder, or delete this one"
         )
+
+
+def settle_manifest(dataset: ImageDataset, backbone: FrozenBackbone, folder: Path, shard_size: int) -> Manifest:
+    """The manifest of a folder: read and checked where there is one, written where there is none."""
+    path = folder / MANIFEST
+    if path.exists():
+        manifest = Manifest(**read_json(path))
+        check_match(manifest, dataset, backbone, folder)
+        return manifest
+    manifest = Manifest(
+        backbone.fingerprint, dataset.fingerprint, len(dataset), backbone.grid**2, backbone.width, shard_size
+    )
+    write_json(path, asdict(manifest))
+    return manifest
 
 
 def write_shards(

@@ -1,12 +1,12 @@
 """Frozen features on disk: fp16 safetensors shards and a manifest, written once and read row by row in training.
 
-A shard is written under a temporary name and renamed when it is whole, so extraction goes on after a kill at any moment with the
-shards that are there. Memory does not grow with the data set: one shard while writing, one batch while reading.
+A shard is written under a temporary name and renamed when it is whole, so extraction goes on after a kill at any moment
+with the shards that are there. Memory does not grow with the data set: one shard while writing,
+one batch while reading.
 """
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qpm_lib.backbones import FrozenBackbone
-from qpm_lib.core import cache_folder, content_hash, read_json, write_json
+from qpm_lib.core import cache_folder, content_hash, read_json
 from qpm_lib.data import ImageDataset
 from qpm_lib.features.base import FeatureBatch
 from qpm_lib.features.reading import ShardReader
-from qpm_lib.features.shards import MANIFEST, Manifest, check_match, is_whole, shard_name, shard_rows, write_shards
+from qpm_lib.features.shards import (
+    MANIFEST,
+    Manifest,
+    check_match,
+    is_whole,
+    settle_manifest,
+    shard_name,
+    shard_rows,
+    write_shards,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +78,8 @@ class FeatureStore:
         Parameters
         ----------
         folder : None takes `default_folder`.
-        batch_size, shard_size, workers : pictures per forward pass, pictures per file, decoding processes; none changes the result.
+        batch_size, shard_size, workers : pictures per forward pass, pictures per file, decoding processes;
+            none changes the result.
 
         Raises
         ------
@@ -80,7 +90,7 @@ class FeatureStore:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / ".lock", timeout=0):
-                manifest = cls._manifest(dataset, backbone, folder, shard_size)
+                manifest = settle_manifest(dataset, backbone, folder, shard_size)
                 missing = [
                     k
                     for k in range(manifest.n_shards)
@@ -95,26 +105,14 @@ class FeatureStore:
             raise RuntimeError(f"another process is writing {folder}: wait for it, or choose another folder") from None
         return cls(folder, manifest, dataset)
 
-    @staticmethod
-    def _manifest(dataset: ImageDataset, backbone: FrozenBackbone, folder: Path, shard_size: int) -> Manifest:
-        path = folder / MANIFEST
-        if path.exists():
-            manifest = Manifest(**read_json(path))
-            check_match(manifest, dataset, backbone, folder)
-            return manifest
-        manifest = Manifest(
-            backbone.fingerprint, dataset.fingerprint, len(dataset), backbone.grid**2, backbone.width, shard_size
-        )
-        write_json(path, asdict(manifest))
-        return manifest
-
     @classmethod
     def open(cls, folder: Path, dataset: ImageDataset, backbone: FrozenBackbone) -> "FeatureStore":
         """Open a finished store.
 
         Raises
         ------
-        ValueError : when there is none, a shard is missing or damaged, or backbone, weights, preprocessing or picture list differ.
+        ValueError : when there is none, a shard is missing or damaged, or backbone, weights,
+            preprocessing or picture list differ.
         """
         path = Path(folder) / MANIFEST
         if not path.exists():
@@ -134,7 +132,9 @@ class FeatureStore:
         return 2 * len(self) * (self.n_patches + 1) * self.width
 
     def to(self, device: str | torch.device) -> "FeatureStore":
-        """Move the features to a device where they fit into half of its free memory; otherwise batches are copied one by one."""
+        """Move the features to a device where they fit into half of its free memory; otherwise batches are copied one
+        by one.
+        """
         self.device = torch.device(device)
         if self.device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2:
             every = torch.arange(len(self))
@@ -165,7 +165,9 @@ class FeatureStore:
     def batches(
         self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None
     ) -> Iterator[FeatureBatch]:
-        """Batches over some rows: shuffled by the generator, or in order without one. The last, smaller batch is included."""
+        """Batches over some rows: shuffled by the generator, or in order without one. The last,
+        smaller batch is included.
+        """
         order = rows if generator is None else rows[torch.randperm(len(rows), generator=generator)]
         for chunk in order.split(batch_size):
             yield self.fetch(chunk)

@@ -42,8 +42,8 @@ class Evaluation:
 
     Attributes
     ----------
-    values : by the names of `MEASURES`; None where a measure is not defined. intervals : 95 % bootstrap intervals over test pictures, for
-    measures that are means over them. notes : why a value is None.
+    values : by the names of `MEASURES`; None where a measure is not defined. intervals : 95 % bootstrap intervals over
+    test pictures, for measures that are means over them. notes : why a value is None.
     """
 
     values: dict[str, float | None]
@@ -66,8 +66,8 @@ def bootstrap_interval(values: Float[np.ndarray, "images"], *, seed: int = 0) ->
 def evaluate(model: Classifier, store: FeatureStore, dataset: ImageDataset, *, k: int = 5, seed: int = 0) -> Evaluation:
     """All measures of a model: accuracy and those of maps on the test split, those of features on the training split.
 
-    Nothing is chosen here. Where the data set lacks masks or attributes, or a measure is not defined for this model, the value is None
-    and a note says why; it is never NaN.
+    Nothing is chosen here. Where the data set lacks masks or attributes, or a measure is not defined for this model,
+    the value is None and a note says why; it is never NaN.
 
     Parameters
     ----------

@@ -1,4 +1,5 @@
-"""Measures of features and of the class layer, as published with DINO-QPM (arXiv 2604.07166) and QPM (arXiv 2502.20130).
+"""Measures of features and of the class layer, as published with DINO-QPM (arXiv 2604.07166)
+and QPM (arXiv 2502.20130).
 
 Where the published code and the text differ, the text is followed: mixtures are seeded. All take arrays and tensors.
 """
@@ -13,7 +14,8 @@ from qpm_lib.metrics.inputs import Array, arrays
 
 
 def class_independence(features: Float[Array, "images features"], labels: Int[Array, "images"]) -> float:
-    """1 - mean over features of the largest share that one class has in the feature's activation (training pictures, true labels).
+    """1 - mean over features of the largest share that one class has in the feature's activation (training pictures,
+    true labels).
 
     Activations are taken above the feature's minimum. A constant feature has no activation to share and is left out.
     """
@@ -77,7 +79,8 @@ def _row_cosine(rows: Float[np.ndarray, "rows columns"], name: str) -> Float[np.
 def structural_grounding(
     weight: Float[Array, "classes features"], class_attributes: Float[Array, "classes attributes"], top: int = 50
 ) -> float:
-    """Whether classes that look alike share features: class similarity by W over class similarity by attributes, on the `top` most alike pairs.
+    """Whether classes that look alike share features: class similarity by W over class similarity by attributes,
+    on the `top` most alike pairs.
 
     Ordered pairs count, as published, so that a pair enters twice. NaN when no two classes have an attribute in common.
 
@@ -97,7 +100,8 @@ def structural_grounding(
 def attribute_alignment(
     features: Float[Array, "images features"], attributes: Bool[Array, "images attributes"]
 ) -> float:
-    """Mean over features of the best attribute's effect: (mean with it - mean without it) / mean activation above the minimum.
+    """Mean over features of the best attribute's effect: (mean with it - mean without it) / mean activation above the
+    minimum.
 
     Attributes that all or no pictures have, and constant features, are left out; NaN when nothing is left.
     """

@@ -1,7 +1,8 @@
-"""Explanations against the truth, which rendered pictures have: draw the scene again without a part and see (after FunnyBirds, ICCV 2023).
+"""Explanations against the truth, which rendered pictures have: draw the scene again without a part and see (after
+FunnyBirds, ICCV 2023).
 
-Nothing here knows how an explanation is made: `explain(images, targets) -> maps (B, g, g)` is the contract of `qpm_lib.explain`, and
-`classify(images) -> logits (B, C)` is the model it belongs to.
+Nothing here knows how an explanation is made: `explain(images, targets) -> maps (B, g, g)` is the contract of
+`qpm_lib.explain`, and `classify(images) -> logits (B, C)` is the model it belongs to.
 """
 
 import itertools
@@ -34,10 +35,12 @@ class PartChecks:
     Attributes
     ----------
     sufficient : how much of a smallest set of parts that tells the class from all others is among the important parts.
-    preservation : the class stays when only the important parts are drawn. deletion : it changes when they are left out.
-    completeness : mean of these three. correctness : (1 + rank correlation of importance and logit drop per removed part) / 2; 0.5 is
-    what a map without any idea gets. contrastivity : the part that gains most importance against the twin class is the one by which the
-    twins differ; `contrastivity_chance` is 1 / parts. distractibility : parts and clutter that hardly matter get no importance.
+    preservation : the class stays when only the important parts are drawn. deletion : it changes when they are left
+        out.
+    completeness : mean of these three. correctness : (1 + rank correlation of importance and logit drop per removed
+    part) / 2; 0.5 is what a map without any idea gets. contrastivity : the part that gains most importance against the
+    twin class is the one by which the twins differ; `contrastivity_chance` is 1 / parts. distractibility :
+    parts and clutter that hardly matter get no importance.
     pictures, undefined : pictures looked at, and correlations that were undefined.
     """
 
@@ -56,10 +59,12 @@ class PartChecks:
 def part_importance(
     maps: Float[Tensor, "batch n g g"], parts: UInt8[np.ndarray, "batch h w"], dilate: int | None = None
 ) -> Float[np.ndarray, "batch n parts"]:
-    """Share of each of the n maps of a picture that lies on each part of `PARTS[1:]`, on masks dilated by half a patch (`dilate` pixels).
+    """Share of each of the n maps of a picture that lies on each part of `PARTS[1:]`, on masks dilated by half a patch
+    (`dilate` pixels).
 
-    Maps are upsampled bilinearly. A signed map whose sum is not positive counts with its positive part. Shares of neighbouring parts
-    overlap, so they need not add up to 1; a map without positive values has no importance anywhere.
+    Maps are upsampled bilinearly. A signed map whose sum is not positive counts with its positive part.
+    Shares of neighbouring parts overlap, so they need not add up to 1; a map without positive values has no importance
+    anywhere.
     """
     height, width = parts.shape[1:]
     maps = maps.float().cpu()
@@ -115,7 +120,8 @@ def part_checks(
 
     Parameters
     ----------
-    rows : pictures to look at; wrong predictions are left out. threshold : share of a map above which a part counts as important.
+    rows : pictures to look at; wrong predictions are left out. threshold : share of a map above which a part counts as
+        important.
 
     Raises
     ------

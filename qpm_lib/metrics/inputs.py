@@ -1,4 +1,6 @@
-"""Every measure takes NumPy arrays and tensors alike: shapes are checked against each other, and what does not fit is named."""
+"""Every measure takes NumPy arrays and tensors alike: shapes are checked against each other,
+and what does not fit is named.
+"""
 
 from typing import Any
 
@@ -14,11 +16,13 @@ def tensors(**given: tuple[Any, str]) -> list[Tensor]:
 
     Parameters
     ----------
-    given : by name, an array and its axes, for example `weight=(weight, "classes features")`; axes of one name must have one length.
+    given : by name, an array and its axes, for example `weight=(weight, "classes features")`;
+        axes of one name must have one length.
 
     Raises
     ------
-    ValueError : for something that is no array, another number of axes, or an axis that does not fit an array before it.
+    ValueError : for something that is no array, another number of axes, or an axis that does not fit an array before
+        it.
     """
     sizes: dict[str, tuple[int, str]] = {}
     found = []
@@ -37,7 +41,9 @@ def tensors(**given: tuple[Any, str]) -> list[Tensor]:
 
 
 def arrays(**given: tuple[Any, str]) -> list[np.ndarray]:
-    """As `tensors`, as NumPy arrays; tensors are taken from their device and graph, floats of less than 32 bits widened."""
+    """As `tensors`, as NumPy arrays; tensors are taken from their device and graph, floats of less than 32 bits
+    widened.
+    """
     widened = (t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors(**given))
     return [t.detach().cpu().numpy() for t in widened]
 

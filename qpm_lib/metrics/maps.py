@@ -1,7 +1,8 @@
 """Measures of feature maps, as published with DINO-QPM (arXiv 2604.07166) and QPM (arXiv 2502.20130).
 
-Where the published code and the text differ, the text is followed: the last partial batch counts, features are ranked by |W|. Measures
-work on any number of pictures and are means over them; all take arrays and tensors.
+Where the published code and the text differ, the text is followed: the last partial batch counts,
+features are ranked by |W|. Measures work on any number of pictures and are means over them; all take arrays and
+tensors.
 """
 
 import torch
@@ -39,8 +40,8 @@ def sid(
 ) -> float:
     """SID@k, spatial diversity of the k strongest features of the predicted class: mean of (1/k) sum_p max_f M'[f, p].
 
-    M' is the softmax over patches of M / max(mean_p |M|, 1e-5). 1/k: all at the same place; 1: all at different places. Pictures whose
-    class has fewer than k non-zero weights are left out; NaN when that leaves none.
+    M' is the softmax over patches of M / max(mean_p |M|, 1e-5). 1/k: all at the same place; 1: all at different places.
+    Pictures whose class has fewer than k non-zero weights are left out; NaN when that leaves none.
     """
     maps, weight, predicted = tensors(
         maps=(maps, "images features g g"), weight=(weight, "classes features"), predicted=(predicted, "images")
@@ -102,10 +103,11 @@ def plausibility(
     masks: Bool[Array, "images h w"],
     dilate: bool = True,
 ) -> float:
-    """Share of the predicted class's map G = sum_f W M_f (minus its minimum) that lies on the object, mean over pictures.
+    """Share of the predicted class's map G = sum_f W M_f (minus its minimum) that lies on the object,
+    mean over pictures.
 
-    The mask is brought to g x g and dilated once. A constant map says nothing about the place and scores the chance value, the
-    share of the dilated mask's area.
+    The mask is brought to g x g and dilated once. A constant map says nothing about the place and scores the chance
+    value, the share of the dilated mask's area.
     """
     parts = _with_masks(maps, weight, predicted, masks)
     return float(plausibility_per_image(*parts, dilate=dilate)[0].mean())

@@ -20,9 +20,10 @@ class Purity:
 
     Attributes
     ----------
-    explained : (n, A) share of a feature's variance that one attribute (part and variant) explains. attributes : their names.
-    best : (n,) the attribute that explains most. purity : (n,) that share. on_part : (n,) share of the feature's map on the part of that
-    attribute, on birds that have it. part_area : (n,) share of the picture that part covers: chance.
+    explained : (n, A) share of a feature's variance that one attribute (part and variant) explains. attributes :
+        their names.
+    best : (n,) the attribute that explains most. purity : (n,) that share. on_part : (n,) share of the feature's map on
+    the part of that attribute, on birds that have it. part_area : (n,) share of the picture that part covers: chance.
     """
 
     explained: Float[np.ndarray, "n attributes"]
@@ -42,8 +43,8 @@ def feature_purity(
 ) -> Purity:
     """Draw random birds and ask which single part variant each feature answers to, and whether its map lies there.
 
-    In the species of a data set variants come together, so that a feature of the beak may look like one of the tail. Random birds have
-    every variant independently; their species are not those of the data set.
+    In the species of a data set variants come together, so that a feature of the beak may look like one of the tail.
+    Random birds have every variant independently; their species are not those of the data set.
 
     Parameters
     ----------

@@ -38,8 +38,8 @@ def trade_off(
 
     Parameters
     ----------
-    settings : pairs (n_features, n_per_class). epochs : of fine-tuning; by default those of `config`. time_limit : seconds per selection,
-        if `config` does not say less; the proven gap is part of the result.
+    settings : pairs (n_features, n_per_class). epochs : of fine-tuning; by default those of `config`. time_limit :
+        seconds per selection, if `config` does not say less; the proven gap is part of the result.
 
     Raises
     ------

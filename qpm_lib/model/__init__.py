@@ -1,4 +1,4 @@
-"""From tokens to a classifier that explains itself: adapter, dense model, losses, training, `DinoQPM` and its folder."""
+"""From tokens to a classifier that explains itself: adapter, dense model, losses, training, `DinoQPM`, its folder."""
 
 from qpm_lib.model.adapter import Output
 from qpm_lib.model.card import describe_model

@@ -1,4 +1,6 @@
-"""From frozen tokens to interpretable features: the token-wise MLP, pooling, and the dense model (method of DINO-QPM, arXiv 2604.07166)."""
+"""From frozen tokens to interpretable features: the token-wise MLP, pooling, and the dense model (method of DINO-QPM,
+arXiv 2604.07166).
+"""
 
 from dataclasses import asdict
 from itertools import pairwise
@@ -24,7 +26,9 @@ class Output(NamedTuple):
 
 
 class Adapter(nn.Module):
-    """The same MLP for every token: `n_layers` times Linear, BatchNorm over all tokens of a batch, ReLU, the last layer included."""
+    """The same MLP for every token: `n_layers` times Linear, BatchNorm over all tokens of a batch, ReLU,
+    the last layer included.
+    """
 
     def __init__(self, width: int, config: AdapterConfig) -> None:
         super().__init__()
@@ -42,7 +46,9 @@ class Adapter(nn.Module):
     def features(
         self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch features g g"], Float[Tensor, "batch features"]]:
-        """Feature maps M (B, F, g, g) and the pooled vector f (B, F); the CLS token passes through the MLP only where pooling uses it."""
+        """Feature maps M (B, F, g, g) and the pooled vector f (B, F); the CLS token passes through the MLP only where
+        pooling uses it.
+        """
         pooling = self.config.pooling
         uses_cls = pooling in ("cls", "cls_avg")
         out = self(torch.cat([cls[:, None], patches], 1) if uses_cls else patches)

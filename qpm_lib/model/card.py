@@ -1,4 +1,6 @@
-"""A model folder that explains itself: examples of every feature, colours, the selection, the settings, and a readable card."""
+"""A model folder that explains itself: examples of every feature, colours, the selection, the settings,
+and a readable card.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -34,8 +36,8 @@ def describe_model(
 ) -> None:
     """Complete a saved model folder.
 
-    Writes `examples/feature_00.jpg` (training pictures on which a feature is strongest, its map over them), `selection.json`,
-    `config.json` and, last, `README.md`.
+    Writes `examples/feature_00.jpg` (training pictures on which a feature is strongest, its map over them),
+    `selection.json`, `config.json` and, last, `README.md`.
 
     Parameters
     ----------

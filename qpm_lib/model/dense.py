@@ -38,7 +38,9 @@ class DenseModel(nn.Module):
         return self.head.weight.device
 
     def save(self, folder: Path, *, made_by: str = "") -> None:
-        """Write `model.safetensors` and `model.json`. `made_by` is the hash of the settings, checked when the model is loaded."""
+        """Write `model.safetensors` and `model.json`. `made_by` is the hash of the settings,
+        checked when the model is loaded.
+        """
         card = {
             "kind": "dense",
             "width": self.adapter.width,
@@ -67,7 +69,8 @@ class DenseModel(nn.Module):
 class LinearProbe(nn.Module):
     """Logistic regression on the frozen CLS token, with the same output as the other models.
 
-    Its local map is the class weight applied to every patch token after the final norm. Nothing trains that map to be local.
+    Its local map is the class weight applied to every patch token after the final norm. Nothing trains that map to be
+    local.
     """
 
     def __init__(self, weight: Float[Tensor, "classes dim"], bias: Float[Tensor, "classes"]) -> None:

@@ -11,8 +11,9 @@ MIN_STD = 1e-6
 class FixedHead(nn.Module):
     """Class layer with fixed weights on normalised features: logit_c = sum_f W_cf (f_f - mean_f) / std_f + b_c.
 
-    Binary W without bias is the layer of QPM (BLDD); sparse real W with a bias is that of the baselines. Mean and standard deviation are
-    those of the dense training features, the latter at least 1e-6; frozen, or trained along where `trainable` says so.
+    Binary W without bias is the layer of QPM (BLDD); sparse real W with a bias is that of the baselines.
+    Mean and standard deviation are those of the dense training features, the latter at least 1e-6; frozen,
+    or trained along where `trainable` says so.
     """
 
     def __init__(

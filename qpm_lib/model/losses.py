@@ -18,8 +18,9 @@ def diversity_loss(
 ) -> Float[Tensor, ""]:
     r"""Feature diversity loss: minus the share of the picture that important features cover at different places.
 
-    With the predicted class :math:`\hat c`, :math:`w = |W_{\hat c}| / \|W_{\hat c}\|_2`, :math:`a = f / \max f` and the softmax over
-    patches :math:`S`, it is :math:`-\frac{1}{B} \sum_b \sum_p \max_f w_f a_f S_{fp}`. Range: about -sqrt(k) to 0 for k features of equal weight.
+    With the predicted class :math:`\hat c`, :math:`w = |W_{\hat c}| / \|W_{\hat c}\|_2`, :math:`a = f / \max f` and the
+    softmax over patches :math:`S`, it is :math:`-\frac{1}{B} \sum_b \sum_p \max_f w_f a_f S_{fp}`. Range:
+    about -sqrt(k) to 0 for k features of equal weight.
     """
     chosen = weight[logits.argmax(1)].abs()
     chosen = chosen / chosen.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -31,9 +32,11 @@ def diversity_loss(
 def loss_terms(
     out: Output, labels: Int[Tensor, "batch"], weight: Float[Tensor, "classes features"], config: TrainingConfig
 ) -> dict[str, Tensor]:
-    """All terms of the loss by name, weighted, in fp32; their sum is what is minimised. Terms with weight zero are not computed.
+    """All terms of the loss by name, weighted, in fp32; their sum is what is minimised. Terms with weight zero are not
+    computed.
 
-    `l1_maps` is the mean of |M| and `l1_vector` the mean of |f| over all entries: together the sparsity loss of the paper.
+    `l1_maps` is the mean of |M| and `l1_vector` the mean of |f| over all entries: together the sparsity loss of the
+    paper.
     """
     maps, vector, logits = out.maps.float(), out.vector.float(), out.logits.float()
     terms = {"cross_entropy": F.cross_entropy(logits, labels)}

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from qpm_lib.backbones import FrozenBackbone, load_backbone
 from qpm_lib.core import AdapterConfig, read_json
+from qpm_lib.model.network import TokenModel
 
 POOLINGS = get_args(get_type_hints(AdapterConfig)["pooling"])
 
@@ -17,8 +18,9 @@ class ModelManifest:
 
     Attributes
     ----------
-    width : D of the backbone. n_features, n_per_class : n and k, the largest where classes differ. class_names, feature_names : C and n
-    names. backbone : fingerprint of the backbone it was trained on. cropped : trained on pictures cut to their boxes.
+    width : D of the backbone. n_features, n_per_class : n and k, the largest where classes differ. class_names,
+    feature_names : C and n names. backbone : fingerprint of the backbone it was trained on. cropped :
+    trained on pictures cut to their boxes.
     """
 
     width: int
@@ -60,6 +62,22 @@ class ModelManifest:
                     f"this model was trained with {key} {value!r}, not {backbone.fingerprint.get(key)!r}: "
                     "load the backbone it was trained with"
                 )
+
+
+def manifest_of(
+    model: TokenModel, feature_names: tuple[str, ...], backbone: dict[str, Any], *, cropped: bool
+) -> ModelManifest:
+    """The manifest of a model that was trained on a backbone with this fingerprint."""
+    return ModelManifest(
+        width=model.adapter.width,
+        adapter=model.adapter.config,
+        n_features=len(model.features),
+        n_per_class=model.n_per_class,
+        class_names=model.class_names,
+        feature_names=feature_names,
+        backbone=backbone,
+        cropped=cropped,
+    )
 
 
 def read_manifest(folder: Path) -> ModelManifest:

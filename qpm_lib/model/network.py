@@ -20,9 +20,11 @@ class Explanation(NamedTuple):
     Attributes
     ----------
     target : class of each picture. features : positions (0 to n-1) of its k features, ascending.
-    contributions : what each of them adds to the logit; their sum is the logit minus the bias of the class (a QPM has none).
-    maps : (B, k, g, g), each sums to the part of its contribution that depends on the picture: `contribution + weight * mean / std`.
-    Where classes have different numbers of features, k is the largest; the rest are features with weight zero.
+    contributions : what each of them adds to the logit; their sum is the logit minus the bias of the class (a QPM has
+        none).
+    maps : (B, k, g, g), each sums to the part of its contribution that depends on the picture:
+    `contribution + weight * mean / std`. Where classes have different numbers of features, k is the largest;
+    the rest are features with weight zero.
     """
 
     target: Int[Tensor, "batch"]
@@ -104,7 +106,8 @@ class TokenModel(nn.Module):
         return int((self.head.weight != 0).sum(1).max())
 
     def explain_tokens(self, out: Output, target: Int[Tensor, "batch"]) -> Explanation:
-        """Exact local explanation from an output: E_f[p] = W_cf M_f[p] / (std_f P) for the features of the class (method section 6).
+        """Exact local explanation from an output: E_f[p] = W_cf M_f[p] / (std_f P) for the features of the class
+        (method section 6).
 
         Raises
         ------
@@ -119,7 +122,8 @@ class TokenModel(nn.Module):
             maps = maps / maps[0, 0].numel()
         else:
             raise ValueError(
-                f"adapter.pooling (={pooling!r}) uses the CLS token, which has no place in the picture: train with avg or max"
+                f"adapter.pooling (={pooling!r}) uses the CLS token, which has no place in the picture: "
+                "train with avg or max"
             )
         weights = self.head.weight[target]
         chosen = (

@@ -50,7 +50,8 @@ def accuracy(model: Classifier, store: FeatureStore, *, train: bool = False) -> 
 
 
 def correct_rows(model: Classifier, store: FeatureStore, *, train: bool = False) -> Int[Tensor, "rows"]:
-    """Rows of the test split (or the training split) that a model predicts correctly: figures take their pictures from these.
+    """Rows of the test split (or the training split) that a model predicts correctly: figures take their pictures from
+    these.
 
     A model that is always wrong has none; all rows are returned then, and the log says so.
     """

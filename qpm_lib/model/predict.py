@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FeatureUse:
-    """A feature of the predicted class: what it adds to the score, and where its map is strongest, in pixels of the picture."""
+    """A feature of the predicted class: what it adds to the score, and where its map is strongest,
+    in pixels of the picture.
+    """
 
     feature: int
     name: str
@@ -30,7 +32,8 @@ class FeatureUse:
 
 @dataclass(frozen=True)
 class DecidingFeature:
-    """A feature that the predicted class and the runner-up weigh differently, and what it adds to the difference of their scores.
+    """A feature that the predicted class and the runner-up weigh differently, and what it adds to the difference of
+    their scores.
 
     `of_class` gives it the larger weight; a feature of the runner-up that is absent adds to the difference, too.
     """
@@ -47,9 +50,12 @@ class Answer:
 
     Attributes
     ----------
-    file : the picture. class_name, score : the predicted class and its logit: the sum of the contributions of `features`, and `bias`.
-    runner_up, runner_up_score : the class with the second highest logit. features : from the largest contribution to the smallest.
-    deciding : features that separate the two classes; what they add up to is the difference of the scores minus that of the biases.
+    file : the picture. class_name, score : the predicted class and its logit: the sum of the contributions of
+        `features`, and `bias`.
+    runner_up, runner_up_score : the class with the second highest logit. features : from the largest contribution to
+        the smallest.
+    deciding : features that separate the two classes; what they add up to is the difference of the scores minus that of
+        the biases.
     """
 
     file: str
@@ -94,7 +100,8 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
 
 
 def predict_files(model: DinoQPM, files: Sequence[Path], *, batch_size: int = 16) -> Iterator[Result | Skipped]:
-    """Answers for picture files in order, a batch at a time; a file that cannot be read becomes `Skipped` and stops nothing.
+    """Answers for picture files in order, a batch at a time; a file that cannot be read becomes `Skipped` and stops
+    nothing.
 
     Raises
     ------

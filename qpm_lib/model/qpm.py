@@ -13,9 +13,10 @@ from torch import Tensor
 from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.data import to_rgb
 from qpm_lib.model.adapter import Adapter, Output
-from qpm_lib.model.files import load_module, rename_features, write_model
+from qpm_lib.model.files import load_module
+from qpm_lib.model.folder import rename_features, write_model
 from qpm_lib.model.head import FixedHead
-from qpm_lib.model.manifest import ModelManifest, read_manifest
+from qpm_lib.model.manifest import ModelManifest, manifest_of, read_manifest
 from qpm_lib.model.network import Explanation, TokenModel
 
 
@@ -55,7 +56,8 @@ class DinoQPM(TokenModel):
         return self._backbone[0]
 
     def make_backbone(self, *, weights: str | Path | None = None) -> FrozenBackbone:
-        """The backbone that the model was trained on, by its name and preprocessing; `with_backbone` checks that it is the same.
+        """The backbone that the model was trained on, by its name and preprocessing; `with_backbone` checks that it is
+        the same.
 
         Raises
         ------
@@ -105,7 +107,8 @@ class DinoQPM(TokenModel):
             target = out.logits.argmax(1)
         elif len(target) != len(images) or not ((target >= 0) & (target < len(self.class_names))).all():
             raise ValueError(
-                f"target (={target.tolist()}) must hold one class from 0 to {len(self.class_names) - 1} for each of {len(images)} pictures"
+                f"target (={target.tolist()}) must hold one class from 0 to {len(self.class_names) - 1} for each of "
+                f"{len(images)} pictures"
             )
         return self.explain_tokens(out, target)
 
@@ -117,7 +120,8 @@ class DinoQPM(TokenModel):
         return tuple(f"feature {f}" for f in range(len(self.features)))
 
     def rename_features(self, names: Sequence[str] | Mapping[int, str]) -> None:
-        """Give the features other names; they are written into the model folder where the model was saved or loaded, and into its card.
+        """Give the features other names; they are written into the model folder where the model was saved or loaded,
+        and into its card.
 
         Parameters
         ----------
@@ -136,25 +140,17 @@ class DinoQPM(TokenModel):
 
         Parameters
         ----------
-        backbone : fingerprint of the backbone, checked when the model meets one. made_by : hash of the settings. cropped : the model was
-            trained on pictures cut to their boxes.
+        backbone : fingerprint of the backbone, checked when the model meets one. made_by : hash of the settings.
+            cropped : the model was trained on pictures cut to their boxes.
         """
-        self.manifest = ModelManifest(
-            width=self.adapter.width,
-            adapter=self.adapter.config,
-            n_features=len(self.features),
-            n_per_class=self.n_per_class,
-            class_names=self.class_names,
-            feature_names=self.feature_names,
-            backbone=backbone,
-            cropped=cropped,
-        )
+        self.manifest = manifest_of(self, self.feature_names, backbone, cropped=cropped)
         write_model(self, self.manifest, folder, made_by=made_by)
         self._folder = folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "DinoQPM":
-        """Read a model folder. The backbone is loaded by its name when the first picture comes; `with_backbone` attaches one at hand.
+        """Read a model folder. The backbone is loaded by its name when the first picture comes;
+        `with_backbone` attaches one at hand.
 
         Raises
         ------

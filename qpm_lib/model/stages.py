@@ -18,7 +18,8 @@ from qpm_lib.selection import Selection, SparseSelection, qsenn_layer, standardi
 def train_linear_probe(
     store: FeatureStore, *, seed: int = 0, strengths: tuple[float, ...] = (0.01, 0.1, 1.0)
 ) -> LinearProbe:
-    """Logistic regression on z-scored CLS tokens (scikit-learn), its strength chosen on a tenth of the training pictures.
+    """Logistic regression on z-scored CLS tokens (scikit-learn), its strength chosen on a tenth of the training
+    pictures.
 
     Classes with a single training picture cannot be split; the middle strength is taken then.
     """
@@ -68,8 +69,9 @@ def fine_tune(
 ) -> tuple[DinoQPM, list[Epoch]]:
     """Fine-tune the adapter for the selected features under the fixed class layer (method step 4).
 
-    The class layer normalises with mean and standard deviation of the dense training features (the latter at least 1e-6), frozen for
-    QPM. Q-SENN trains in four rounds and chooses its class weights anew before each but the first, on the features as they are then.
+    The class layer normalises with mean and standard deviation of the dense training features (the latter at least
+    1e-6), frozen for QPM. Q-SENN trains in four rounds and chooses its class weights anew before each but the first,
+    on the features as they are then.
     """
     rows, tuning = store.rows(train=True), config.fine_tune
     vectors = torch.as_tensor(feature_vectors(dense, store, rows))[:, selection.features]
@@ -101,7 +103,9 @@ def fine_tune(
 
 
 def qsenn_rounds(config: RunConfig) -> list[tuple[int, float]]:
-    """Epochs and learning rate of the four rounds of Q-SENN: 10, 10, 10, 40 of 70 epochs as its paper means it, or equal ones."""
+    """Epochs and learning rate of the four rounds of Q-SENN: 10, 10, 10, 40 of 70 epochs as its paper means it,
+    or equal ones.
+    """
     epochs, lr = config.fine_tune.epochs, config.fine_tune.lr
     if config.selection.rounds == "released":
         return [(max(1, epochs // 4), lr)] * 4

@@ -35,8 +35,9 @@ def fit(
 ) -> list[Epoch]:
     """Train a model on the training rows of a store with schedule-free AdamW (Defazio et al., 2024).
 
-    The model is changed in place and left in evaluation mode with the averaged weights of the optimiser. The last epoch is kept;
-    nothing is chosen on test data. bf16 autocast is used on a GPU. Same seed, machine and device: same result.
+    The model is changed in place and left in evaluation mode with the averaged weights of the optimiser.
+    The last epoch is kept; nothing is chosen on test data. bf16 autocast is used on a GPU. Same seed,
+    machine and device: same result.
 
     Raises
     ------
@@ -82,7 +83,9 @@ def _average_statistics(
     rows: Int[Tensor, "rows"],
     config: TrainingConfig,
 ) -> None:
-    """Switch to the averaged weights and recompute the BatchNorm statistics for them, as the optimiser's authors advise."""
+    """Switch to the averaged weights and recompute the BatchNorm statistics for them, as the optimiser's authors
+    advise.
+    """
     optimiser.eval()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
     momenta = [m.momentum for m in norms]

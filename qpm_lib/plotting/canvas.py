@@ -25,13 +25,15 @@ class Canvas:
 
     Parameters
     ----------
-    image : what the backbone saw. maps : by feature, each (g, g); negative values count by their size. colours : by feature.
+    image : what the backbone saw. maps : by feature, each (g, g); negative values count by their size. colours :
+        by feature.
     side : pixels of the result. Maps share one scale: the largest value of all of them is the full colour.
 
     Attributes
     ----------
-    plain : (side, side, 3) the picture. grey : the same in pale grey. maps : by feature, (side, side) in 0 to 1. ink : by feature, its colour
-    as three bytes. What is left to do when a slider moves is a lookup table and a blend in Pillow, in bytes.
+    plain : (side, side, 3) the picture. grey : the same in pale grey. maps : by feature, (side, side) in 0 to 1. ink :
+    by feature, its colour as three bytes. What is left to do when a slider moves is a lookup table and a blend in
+    Pillow, in bytes.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Canvas:
         self._layers: tuple[tuple[int, ...], Image.Image, Image.Image] | None = None
 
     def _layer(self, features: tuple[int, ...]) -> tuple[Image.Image, Image.Image]:
-        """Ink of the strongest feature at each pixel, and how strong it is to the power of 0.7; kept until other features are asked for."""
+        """Ink of the strongest feature at each pixel, and how strong it is to the power of 0.7;
+        kept until other features are asked for.
+        """
         if self._layers is None or self._layers[0] != features:
             stack = np.stack([self.maps[f] for f in features])
             ink = np.stack([self.ink[f] for f in features])[stack.argmax(0)]
@@ -67,7 +71,8 @@ class Canvas:
     def blend(
         self, features: Sequence[int], *, opacity: float = 0.8, threshold: float = 0.0
     ) -> UInt8[np.ndarray, "side side 3"]:
-        """The picture in pale grey, each pixel in the colour of its strongest feature; values below `threshold` of the largest stay grey.
+        """The picture in pale grey, each pixel in the colour of its strongest feature; values below `threshold` of the
+        largest stay grey.
 
         Without features, or with opacity 0, the picture is shown as it is.
         """

@@ -1,7 +1,7 @@
 """One fixed colour per feature.
 
-Colours come from a palette that colour-blind people can tell apart (Okabe and Ito, extended with three of Tol's), and features used
-together by a class get different ones; numbers are always written beside them."""
+Colours come from a palette that colour-blind people can tell apart (Okabe and Ito, extended with three of Tol's),
+and features used together by a class get different ones; numbers are always written beside them."""
 
 import numpy as np
 from jaxtyping import Bool, Float

@@ -32,7 +32,9 @@ def training_curves(ax: Axes, history: Sequence, *, label: str = "") -> Axes:
 
 
 def solve_progress(ax: Axes, history: Sequence) -> Axes:
-    """Best objective and proven bound of a solve over time (`selection.Progress`); the band between them is what is not yet known."""
+    """Best objective and proven bound of a solve over time (`selection.Progress`); the band between them is what is not
+    yet known.
+    """
     seconds = np.array([news.seconds for news in history])
     objective, bound = (np.array([getattr(news, name) for news in history]) for name in ("objective", "bound"))
     ax.fill_between(seconds, objective, bound, step="post", color=PALETTE[0], alpha=0.2, linewidth=0)
@@ -52,7 +54,8 @@ def solve_progress(ax: Axes, history: Sequence) -> Axes:
 
 
 class LiveSolve:
-    """Give it to `selection.solve` as `on_progress`: keeps the history and, in a notebook, redraws it while the solver works.
+    """Give it to `selection.solve` as `on_progress`: keeps the history and, in a notebook, redraws it while the solver
+    works.
 
     Parameters
     ----------
@@ -90,7 +93,9 @@ class LiveSolve:
 
 
 def trade_off_curve(ax: Axes, points: Sequence, name: str) -> Axes:
-    """Accuracy, plausibility, SID and contrastiveness against `n_features` or `n_per_class` (`qpm_lib.trade_off`), with their intervals."""
+    """Accuracy, plausibility, SID and contrastiveness against `n_features` or `n_per_class` (`qpm_lib.trade_off`),
+    with their intervals.
+    """
     points = sorted(points, key=lambda p: getattr(p, name))
     x = [getattr(p, name) for p in points]
     measures = {

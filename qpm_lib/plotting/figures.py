@@ -1,4 +1,6 @@
-"""Figures of a model: which class uses which feature, what adds up to a score, what is taken for what. They take an Axes and return it."""
+"""Figures of a model: which class uses which feature, what adds up to a score, what is taken for what.
+They take an Axes and return it.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +30,7 @@ def class_order(weight: Float[np.ndarray, "classes n"]) -> tuple[Int[np.ndarray,
 def class_feature_matrix(
     ax: Axes, weight: Float[np.ndarray, "classes n"], class_names: Sequence[str], colours: Sequence[str]
 ) -> Axes:
-    """Which class uses which feature, ordered so that neighbours share features; hollow squares are negative weights."""
+    """Which class uses which feature; neighbours share features, and hollow squares are negative weights."""
     classes, features = class_order(weight)
     for y, c in enumerate(classes):
         for x, f in enumerate(features):
@@ -52,7 +54,9 @@ def contribution_bars(
     *,
     bias: float = 0.0,
 ) -> Axes:
-    """What each feature adds to the logit, largest on top; the title gives the logit: their sum, and the bias where there is one."""
+    """What each feature adds to the logit, largest on top; the title gives the logit: their sum,
+    and the bias where there is one.
+    """
     order = np.argsort(contributions)
     ax.barh(
         range(len(order)),

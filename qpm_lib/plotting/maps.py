@@ -37,7 +37,8 @@ def overlay(
 
     Parameters
     ----------
-    top : value that gets the full colour; None takes the map's own maximum (per-map scaling). A map of zeros stays grey.
+    top : value that gets the full colour; None takes the map's own maximum (per-map scaling).
+        A map of zeros stays grey.
     """
     grey = _as_float(image) @ np.array([0.299, 0.587, 0.114])
     grey = 0.35 + 0.6 * grey[..., None]
@@ -49,7 +50,9 @@ def overlay(
 def combined_overlay(
     image: Image, maps: Float[np.ndarray, "k g g"], colours: Sequence[str]
 ) -> Float[np.ndarray, "h w 3"]:
-    """All maps of a class in one picture: each pixel shows its strongest feature, scaled by the strongest value of all of them."""
+    """All maps of a class in one picture: each pixel shows its strongest feature, scaled by the strongest value of all
+    of them.
+    """
     grey = _as_float(image) @ np.array([0.299, 0.587, 0.114])
     grey = 0.35 + 0.6 * grey[..., None]
     big = np.stack([_upsampled(m, grey.shape[:2]) for m in maps])
@@ -61,7 +64,9 @@ def combined_overlay(
 
 
 def token_colours(patches: Float[np.ndarray, "images patches dim"]) -> Float[np.ndarray, "images g g 3"]:
-    """First three principal components of patch tokens as red, green and blue, on common axes for all pictures (2 to 98 % range)."""
+    """First three principal components of patch tokens as red, green and blue, on common axes for all pictures (2 to 98
+    % range).
+    """
     flat = patches.reshape(-1, patches.shape[-1]).astype(float)
     centred = flat - flat.mean(0)
     _, _, axes = np.linalg.svd(centred[:: max(1, len(centred) // 4000)], full_matrices=False)

@@ -23,7 +23,8 @@ _ASSETS = ("style.css", "explorer.css", "explorer.js")
 
 
 def build_report(run: RunFolder, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
-    """Write `report/`: an index, the explorer, pages of classes, features and mistakes, one per executed chapter; return the index.
+    """Write `report/`: an index, the explorer, pages of classes, features and mistakes, one per executed chapter;
+    return the index.
 
     The folder is replaced as a whole. Results that do not belong to the settings of now are left out.
 

@@ -18,7 +18,8 @@ def matrix(
     feature_names: Sequence[str],
     colours: Sequence[str],
 ) -> str:
-    """Which class uses which feature as SVG, ordered so that neighbours share features; hollow squares are negative weights.
+    """Which class uses which feature as SVG, ordered so that neighbours share features; hollow squares are negative
+    weights.
 
     Rows link to the pages of classes, columns to those of features.
     """
@@ -46,7 +47,9 @@ def matrix(
 
 
 class Branch(NamedTuple):
-    """A node of the tree: the features that all classes below it share (as signed numbers, see `shared_tree`), its class, its branches."""
+    """A node of the tree: the features that all classes below it share (as signed numbers, see `shared_tree`),
+    its class, its branches.
+    """
 
     features: frozenset[tuple[int, int]]
     of_class: int | None
@@ -54,10 +57,11 @@ class Branch(NamedTuple):
 
 
 def shared_tree(weight: Float[np.ndarray, "classes n"]) -> Branch:
-    """Classes as a tree: the deeper a branch, the more features its classes have in common. Leaves are classes with all their features.
+    """Classes as a tree: the deeper a branch, the more features its classes have in common. Leaves are classes with all
+    their features.
 
-    Average linkage on Jaccard distance, with every branch dropped that adds no shared feature. A feature is a pair (number, sign): one that
-    speaks for a class and one that speaks against it are not the same.
+    Average linkage on Jaccard distance, with every branch dropped that adds no shared feature.
+    A feature is a pair (number, sign): one that speaks for a class and one that speaks against it are not the same.
     """
     from scipy.cluster.hierarchy import linkage
 

@@ -1,4 +1,6 @@
-"""The explorer of the report: a page that lets the reader flip through pictures and features, without a kernel and without a network."""
+"""The explorer of the report: a page that lets the reader flip through pictures and features,
+without a kernel and without a network.
+"""
 
 import base64
 

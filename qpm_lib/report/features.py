@@ -21,7 +21,9 @@ def feature_page(view: ModelView, f: int) -> Page:
 
 
 def decided_by(view: ModelView, f: int) -> list[tuple[int, int]]:
-    """Pairs of a class with the feature and one without it that share all their other features but one; none where weights differ."""
+    """Pairs of a class with the feature and one without it that share all their other features but one;
+    none where weights differ.
+    """
     if not view.alike:
         return []
     used, sizes = view.used, view.used.sum(1)

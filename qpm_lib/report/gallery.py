@@ -34,7 +34,9 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _screenshot(page: Path, row: int, to: Path) -> bool:
-    """Take a picture of the report's explorer at one of its pictures; False where no Chromium is installed, or it fails."""
+    """Take a picture of the report's explorer at one of its pictures; False where no Chromium is installed,
+    or it fails.
+    """
     browser = next(
         (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
     )
@@ -102,7 +104,10 @@ def _of_the_report(run: RunFolder, out: Path) -> Iterator[Exhibit]:
         )
     if len(wrong):
         _save(read_image(report / "strips" / f"mistake_{snapshot.rows[wrong[0]]}.jpg"), out / "mistake.jpg")
-        said = f"{names[labels[wrong[0]]]} was taken for {names[predicted[wrong[0]]]}: the picture, where features of the answer alone fire, "
+        said = (
+            f"{names[labels[wrong[0]]]} was taken for {names[predicted[wrong[0]]]}: the picture, "
+            "where features of the answer alone fire, "
+        )
         yield Exhibit("mistake.jpg", "The surest mistake", f"{said}where those of the truth alone fire.")
     shown, first = out / ".explorer.png", int(snapshot.rows[right[0] if len(right) else 0])
     if _screenshot(report / "explorer.html", first, shown):

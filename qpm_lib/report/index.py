@@ -41,8 +41,8 @@ def index_page(run: RunFolder, view: ModelView | None, current: Collection[str],
 
     Parameters
     ----------
-    view : the finished model; None while there is none. current : chapters whose results belong to the settings of now. figures : files
-        in `figures/`.
+    view : the finished model; None while there is none. current : chapters whose results belong to the settings of now.
+        figures : files in `figures/`.
     """
     results = run.load_metrics() if maker_of("metrics.json", run, current) else {}
     proof_in = maker_of("selection.json", run, current)

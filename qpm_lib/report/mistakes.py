@@ -13,7 +13,9 @@ _PAIRS = 10
 
 @dataclass(frozen=True)
 class Reason:
-    """What a feature adds to the lead of the answer, what it usually adds, who has it with which weight, and how strong it is here."""
+    """What a feature adds to the lead of the answer, what it usually adds, who has it with which weight,
+    and how strong it is here.
+    """
 
     feature: int
     weight: float
@@ -102,7 +104,9 @@ def explain_mistake(view: ModelView, position: int) -> Mistake:
 
 
 def _rank(value: float, usual: float, below: float) -> str:
-    """How strong a feature is beside the pictures of the class that are answered rightly; `below` is the share in which it is weaker."""
+    """How strong a feature is beside the pictures of the class that are answered rightly; `below` is the share in which
+    it is weaker.
+    """
     if value < usual:
         return f"weaker than in {_share(1 - below)} of them"
     return f"stronger than in {_share(below)} of them" if below >= 0.5 else "as in most of them"

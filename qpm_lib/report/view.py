@@ -1,4 +1,4 @@
-"""A model and its answers as the pages see them: names, colours, sets of features, pictures that stand for something."""
+"""A model and its answers as the pages see them: names, colours, sets of features, pictures to show."""
 
 from pathlib import Path
 
@@ -21,7 +21,8 @@ class ModelView:
 
     Attributes
     ----------
-    weight (C, n), bias (C,), used (C, n) : the class layer. alike : whether a class is a set of features, and nothing else.
+    weight (C, n), bias (C,), used (C, n) : the class layer. alike : whether a class is a set of features,
+        and nothing else.
     truth, answer : (m,) classes of the kept pictures. right, total : (C,) test pictures answered rightly, and in all.
     """
 

@@ -8,7 +8,9 @@ from qpm_lib.core import RunConfig
 
 
 class Chapter(NamedTuple):
-    """A notebook of the chain: the stage whose settings it depends on, the chapters before it, and the files it must leave."""
+    """A notebook of the chain: the stage whose settings it depends on, the chapters before it,
+    and the files it must leave.
+    """
 
     name: str
     stage: str

@@ -69,7 +69,8 @@ def run_chapters(
     on_start: Callable[[str], None] | None = None,
     on_chapter: Callable[[ChapterReport], None] | None = None,
 ) -> list[ChapterReport]:
-    """Write the settings and execute the chapters of a run; those whose settings, notebook and predecessors did not change are skipped.
+    """Write the settings and execute the chapters of a run; those whose settings, notebook and predecessors did not
+    change are skipped.
 
     Parameters
     ----------
@@ -79,7 +80,8 @@ def run_chapters(
 
     Raises
     ------
-    ValueError : for an unknown chapter or parameter, pictures or weights that are not there, or `only` without what the chapter needs.
+    ValueError : for an unknown chapter or parameter, pictures or weights that are not there,
+        or `only` without what the chapter needs.
     ChapterError : when a chapter raises; what finished before stays.
     RuntimeError : when another process is running the same folder.
     """
@@ -124,7 +126,8 @@ def _prepare(run: RunFolder, notebooks: Path, parameters: Mapping[str, Mapping[s
     check_inputs(run.config)
     if (run.path / "notebooks").resolve() == notebooks.resolve():
         raise ValueError(
-            f"run folder {run.path} would overwrite the chapters in {notebooks}: choose another with --out, for example runs/toy"
+            f"run folder {run.path} would overwrite the chapters in {notebooks}: choose another with --out, "
+            "for example runs/toy"
         )
     try:
         run.path.mkdir(parents=True, exist_ok=True)

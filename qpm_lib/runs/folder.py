@@ -22,7 +22,8 @@ class RunFolder(Results):
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> "RunFolder":
-        """Make the folder, or give an existing one new settings; results of other settings are then made again by their chapters.
+        """Make the folder, or give an existing one new settings; results of other settings are then made again by their
+        chapters.
 
         Raises
         ------
@@ -82,7 +83,7 @@ class RunFolder(Results):
         return load_run_backbone(self.config)
 
     def features(self, dataset: ImageDataset, backbone: FrozenBackbone) -> FeatureStore:
-        """The features of this run on its device: extracted on first use, or made live where the settings ask for it."""
+        """The features of this run on its device: extracted on first use, or made live where settings ask for it."""
         return load_run_features(self.config, dataset, backbone)
 
 
@@ -100,6 +101,7 @@ def open_run(path: str | Path, profile: str = "toy") -> RunFolder:
     config = config_from_dict(read_json(settings))
     if config.profile != profile:
         raise ValueError(
-            f"{folder} belongs to profile {config.profile!r}, not {profile!r}: choose another run_folder, or set profile = {config.profile!r}"
+            f"{folder} belongs to profile {config.profile!r}, not {profile!r}: choose another run_folder, "
+            f"or set profile = {config.profile!r}"
         )
     return RunFolder(folder, config)

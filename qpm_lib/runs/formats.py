@@ -61,7 +61,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """One line per method and measure: data, method, measure, mean, spread, seeds, note; published values at the end."""
+    """One line per method and measure: data, method, measure, mean, spread, seeds, note; then the published values."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["source", "data", "method", "measure", "mean", "standard deviation", "seeds", "note"])

@@ -25,8 +25,8 @@ def check_inputs(config: RunConfig) -> None:
 
     Raises
     ------
-    ValueError : for pictures that are not there, lists that contradict themselves, an unknown backbone or weights that are missing, and more
-        classes than different sets of features.
+    ValueError : for pictures that are not there, lists that contradict themselves, an unknown backbone or weights that
+        are missing, and more classes than different sets of features.
     """
     dataset, backbone = find_dataset(config.data), config.backbone
     _check_sets(config, config.data.n_species if dataset is None else len(dataset.class_names))

@@ -1,6 +1,7 @@
 """Published values to compare with."""
 
-# DINO-QPM (arXiv 2604.07166), table 1, in percent: accuracy, plausibility, SID@5, class-independence, contrastiveness; None is not given.
+# DINO-QPM (arXiv 2604.07166), table 1, in percent: accuracy, plausibility, SID@5, class-independence, contrastiveness;
+# None is not given.
 PUBLISHED_MEASURES = ("accuracy", "plausibility", "sid", "class_independence", "contrastiveness")
 PUBLISHED: dict[str, dict[str, tuple[float | None, ...]]] = {
     "CUB-200-2011": {

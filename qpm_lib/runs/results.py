@@ -30,7 +30,8 @@ class Results:
             raise ValueError(f"{path} is damaged: run chapter {chapter} again")
         if content.get("made_by") != stage_key(self.config, stage):
             raise ValueError(
-                f"{path.parent if path.name == 'model.json' else path} was made with other settings than config.json: run chapter {chapter} again"
+                f"{path.parent if path.name == 'model.json' else path} was made with other settings than config.json: "
+                f"run chapter {chapter} again"
             )
 
     def save_dense(self, model: DenseModel) -> None:

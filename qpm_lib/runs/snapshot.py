@@ -1,4 +1,6 @@
-"""A model's answers as pictures and numbers: what the pages of the report and its explorer are made from, without the model."""
+"""A model's answers as pictures and numbers: what the pages of the report and its explorer are made from,
+without the model.
+"""
 
 import shutil
 from dataclasses import dataclass, fields
@@ -24,12 +26,13 @@ class Snapshot:
 
     Attributes
     ----------
-    labels, predicted : (N,) true and predicted class of every test picture. typical : (C, n) median of the normalised features over the
-    rightly answered test pictures of each class (over all of them where none is answered rightly). kept : (m,) positions in 0 to N-1 of the
-    pictures that are kept: mistakes first (the surest ones first), then pictures that were answered rightly, of each class the most typical
-    one first. rows : (m,) their rows in the data set, which also name the files `pictures/<row>.jpg`. values : (m, n) normalised features.
-    below : (m, n) share of the pictures behind `typical` in which the feature is weaker than in this one. maps : (m, n, g, g) size of the
-    map of each feature, as parts of 255 of `peaks` (m, n).
+    labels, predicted : (N,) true and predicted class of every test picture. typical : (C, n)
+    median of the normalised features over the rightly answered test pictures of each class (over all of them where none
+    is answered rightly). kept : (m,) positions in 0 to N-1 of the pictures that are kept: mistakes first (the surest
+    ones first), then pictures that were answered rightly, of each class the most typical one first. rows : (m,)
+    their rows in the data set, which also name the files `pictures/<row>.jpg`. values : (m, n) normalised features.
+    below : (m, n) share of the pictures behind `typical` in which the feature is weaker than in this one. maps : (m, n,
+    g, g) size of the map of each feature, as parts of 255 of `peaks` (m, n).
     """
 
     labels: Int[np.ndarray, "images"]
@@ -77,7 +80,8 @@ def choose_pictures(
     count: int,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "m"]:
-    """Positions to keep: of every class the most typical right one, then a quarter of `count` mistakes, the surest first, then random others.
+    """Positions to keep: of every class the most typical right one, then a quarter of `count` mistakes,
+    the surest first, then random others.
 
     Where one kind does not fill its share, the other has more. Mistakes stand first in the result.
     """
@@ -110,11 +114,13 @@ def take_snapshot(
 ) -> Snapshot:
     """Answer every test picture, keep some of them with their maps, and write all of it.
 
-    Writes `pictures/<row>.jpg` (what the backbone saw, at most 224 pixels), `snapshot.safetensors` and, last, `snapshot.json`.
+    Writes `pictures/<row>.jpg` (what the backbone saw, at most 224 pixels), `snapshot.safetensors` and, last,
+    `snapshot.json`.
 
     Parameters
     ----------
-    count : pictures to keep, None for two per class and at least 240; fewer where their maps would take more than 16 MB.
+    count : pictures to keep, None for two per class and at least 240; fewer where their maps would take more than 16
+        MB.
     made_by : hash of the settings.
     """
     tests = store.rows(train=False)

@@ -1,4 +1,6 @@
-"""The published comparison table for any runs: rows are methods, columns are measures, cells mean and spread over seeds."""
+"""The published comparison table for any runs: rows are methods, columns are measures, cells mean and spread over
+seeds.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +17,8 @@ _STAGES = {"linear_probe": "features", "dense": "dense"}
 
 
 class Cell(NamedTuple):
-    """Mean over seeds, sample standard deviation (0 for one seed), number of seeds; why there is none where mean is None.
+    """Mean over seeds, sample standard deviation (0 for one seed), number of seeds; why there is none where mean is
+    None.
 
     `interval` is given for single runs only.
     """
@@ -72,8 +75,8 @@ def _cell(measure: str, results: Sequence[dict[str, Any]]) -> Cell:
 def table(runs: Sequence[tuple[RunConfig, dict[str, Any]]]) -> list[Row]:
     """Rows in the order of the published table. Runs that differ in nothing but the seed are one row.
 
-    The linear probe and the dense model of several runs count once where their settings and seed are the same. Where one method comes
-    with different settings, the label says which.
+    The linear probe and the dense model of several runs count once where their settings and seed are the same.
+    Where one method comes with different settings, the label says which.
     """
     groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
     configs: dict[tuple[str, str, str], RunConfig] = {}

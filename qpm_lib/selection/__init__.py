@@ -1,4 +1,6 @@
-"""The quadratic programme that picks the features and the binary class weights, with its proof; and the sparse linear baselines."""
+"""The quadratic programme that picks the features and the binary class weights, with its proof;
+and the sparse linear baselines.
+"""
 
 from qpm_lib.selection.baselines.elastic_net import Layer, elastic_net, elastic_net_path, strongest_penalty
 from qpm_lib.selection.baselines.sldd import SparseSelection, qsenn_layer, select_sparse, standardised

@@ -1,4 +1,6 @@
-"""The constants of the quadratic programme: relevance A, redundancy R, and their thresholds (QPM, arXiv 2502.20130, section 3)."""
+"""The constants of the quadratic programme: relevance A, redundancy R, and their thresholds (QPM, arXiv 2502.20130,
+section 3).
+"""
 
 import logging
 from typing import Literal
@@ -24,7 +26,8 @@ def relevance(
     Parameters
     ----------
     features : (N, F) training features. labels : (N,) classes 0 to C-1.
-    constant : a feature without variance has no correlation. `error` refuses it, `zero` gives it relevance 0 and logs it.
+    constant : a feature without variance has no correlation. `error` refuses it, `zero` gives it relevance 0 and logs
+        it.
 
     Raises
     ------
@@ -50,7 +53,8 @@ def relevance(
         names = np.flatnonzero(flat)
         if constant == "error":
             raise ValueError(
-                f"{flat.sum()} features are constant (first: {names[0]}) and have no correlation: leave them out, or pass constant='zero'"
+                f"{flat.sum()} features are constant (first: {names[0]}) and have no correlation: leave them out, "
+                "or pass constant='zero'"
             )
         log.warning("%d constant features get relevance 0: %s", flat.sum(), names[:10].tolist())
     if flat.all():
@@ -64,7 +68,9 @@ def relevance(
 def _block(
     x: Float[np.ndarray, "images block"], y: Int[np.ndarray, "images"], n_classes: int
 ) -> tuple[Float[np.ndarray, "block classes"], Float[np.ndarray, "block"], Bool[np.ndarray, "block"]]:
-    """Class means around the mean, standard deviation, and whether a feature is constant; for a few features, to save memory."""
+    """Class means around the mean, standard deviation, and whether a feature is constant; for a few features,
+    to save memory.
+    """
     centred = x - x.mean(0)
     spread = np.sqrt((centred**2).mean(0))
     flat = spread <= 1e-9 * np.maximum(np.abs(x).max(0), 1e-300)
@@ -72,7 +78,9 @@ def _block(
 
 
 def similarity(relevance: Float[np.ndarray, "features classes"]) -> Float[np.ndarray, "features features"]:
-    """Cosine similarity of the rows of A, divided by its maximum, with a zero diagonal. A row of zeros is similar to nothing."""
+    """Cosine similarity of the rows of A, divided by its maximum, with a zero diagonal. A row of zeros is similar to
+    nothing.
+    """
     norm = np.linalg.norm(relevance, axis=1, keepdims=True)
     unit = np.divide(relevance, norm, out=np.zeros_like(relevance), where=norm > 0)
     r = unit @ unit.T
@@ -97,7 +105,9 @@ def _spread_size(r: Float[np.ndarray, "f f"], threshold: float, wanted: int) -> 
 
 
 def threshold(r: Float[np.ndarray, "f f"], n_features: int) -> float:
-    """Smallest threshold found for which `n_features` features are pairwise below it (greedy clique search, bisection over the values)."""
+    """Smallest threshold found for which `n_features` features are pairwise below it (greedy clique search,
+    bisection over the values).
+    """
     values = np.unique(r[np.triu_indices(len(r), 1)])
     low, high = 0, len(values)
     for _ in range(_STEPS):
@@ -116,14 +126,15 @@ def redundancy(
 ) -> Float[np.ndarray, "features features"]:
     """Penalty matrix (F, F): symmetric, zero for pairs that are not penalised.
 
-    Only pairs that are too similar are penalised: those at or above a threshold. Their similarity is rescaled by subtracting the
-    smallest non-zero entry of the similarity matrix and dividing by the maximum.
+    Only pairs that are too similar are penalised: those at or above a threshold. Their similarity is rescaled by
+    subtracting the smallest non-zero entry of the similarity matrix and dividing by the maximum.
 
     Parameters
     ----------
-    rule : `as_written`: the smallest threshold for which `n_features` features are pairwise below it. `as_coded` (default): the
-        published code searches that threshold on R + R^T and applies it to R, which doubles it; comparable with published results.
-        A number: that share of the pairs, the most similar ones. `none`: no penalty.
+    rule : `as_written`: the smallest threshold for which `n_features` features are pairwise below it.
+        `as_coded` (default): the published code searches that threshold on R + R^T and applies it to R,
+        which doubles it; comparable with published results. A number: that share of the pairs, the most similar ones.
+        `none`: no penalty.
 
     Raises
     ------

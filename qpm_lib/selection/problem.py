@@ -17,9 +17,10 @@ class SelectionProblem:
 
     Attributes
     ----------
-    value : V (F, C) = 1000 / (k C) * A. redundancy : R (F, F), symmetric, each unordered pair counted once. bias : b (F,).
-    n : features to select. k : features per class. required, forbidden : features that must and must not be selected. sharing : pairs of
-    classes that must have k - 1 features in common.
+    value : V (F, C) = 1000 / (k C) * A. redundancy : R (F, F), symmetric, each unordered pair counted once. bias :
+        b (F,).
+    n : features to select. k : features per class. required, forbidden : features that must and must not be selected.
+    sharing : pairs of classes that must have k - 1 features in common.
     """
 
     value: Float[np.ndarray, "features classes"]
@@ -32,7 +33,9 @@ class SelectionProblem:
     sharing: tuple[tuple[int, int], ...] = ()
 
     def restrict(self, kept: Int[np.ndarray, "kept"]) -> "SelectionProblem":
-        """The same problem on some of the features: ascending indices, the required ones among them, none that is forbidden."""
+        """The same problem on some of the features: ascending indices, the required ones among them,
+        none that is forbidden.
+        """
         value, redundancy, required = (
             self.value[kept],
             self.redundancy[np.ix_(kept, kept)],
@@ -73,9 +76,9 @@ def make_problem(
 
     Raises
     ------
-    ValueError : for values that are not finite, shapes that do not fit, a redundancy that is asymmetric, negative or has a diagonal,
-        n > F, k > n, more classes than there are sets of k out of n features, or wishes that contradict each other. The inputs are never
-        modified.
+    ValueError : for values that are not finite, shapes that do not fit, a redundancy that is asymmetric,
+        negative or has a diagonal, n > F, k > n, more classes than there are sets of k out of n features,
+        or wishes that contradict each other. The inputs are never modified.
     """
     a, r, b = _arrays(relevance, redundancy, bias)
     f, c = a.shape
@@ -121,7 +124,8 @@ def _sizes(n_features: object, n_per_class: object, f: int, c: int) -> tuple[int
         raise ValueError(f"n_per_class (={k}) must be from 1 to n_features (={n})")
     if c > math.comb(n, k):
         raise ValueError(
-            f"{c} classes cannot have different sets of n_per_class (={k}) out of n_features (={n}): there are only {math.comb(n, k)}; raise n_features"
+            f"{c} classes cannot have different sets of n_per_class (={k}) out of n_features (={n}): "
+            f"there are only {math.comb(n, k)}; raise n_features"
         )
     return n, k
 
@@ -156,7 +160,8 @@ def _wishes(
         )
     if f - len(unwanted) < n:
         raise ValueError(
-            f"{f - len(unwanted)} of {f} features are not forbidden but n_features (={n}) are selected: forbid fewer or lower it"
+            f"{f - len(unwanted)} of {f} features are not forbidden but n_features (={n}) are selected: "
+            "forbid fewer or lower it"
         )
     return wanted, unwanted
 

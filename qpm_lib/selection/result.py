@@ -16,8 +16,10 @@ class Selection:
 
     Attributes
     ----------
-    features : (n,) ascending indices. assignment : (C, n) true where a class uses a feature; k per class, no two classes alike.
-    objective, bound : value of the selection, and what no selection can exceed. gap : (bound - objective) / |objective|.
+    features : (n,) ascending indices. assignment : (C, n) true where a class uses a feature; k per class,
+        no two classes alike.
+    objective, bound : value of the selection, and what no selection can exceed. gap : (bound - objective)
+        / |objective|.
     seconds : time taken. status : `optimal`, `gap` (the wanted gap is proven), `time_limit` or `interrupted`.
     """
 
@@ -57,7 +59,8 @@ class Selection:
         selection = cls(**values)
         if selection.assignment.shape[1] != len(selection.features):
             raise ValueError(
-                f"{path} contradicts itself: {len(selection.features)} features but {selection.assignment.shape[1]} columns"
+                f"{path} contradicts itself: {len(selection.features)} features but {selection.assignment.shape[1]} "
+                "columns"
             )
         return selection
 

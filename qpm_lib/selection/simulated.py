@@ -11,8 +11,9 @@ def simulated_relevance(
 ) -> Float[np.ndarray, "features classes"]:
     """Relevance (F, C) of simulated features, for benchmarks and lessons at sizes no small data set has.
 
-    Classes stand in a hierarchy of families and genera. Latent attributes belong to families, genera, single classes, or run across;
-    features mix a few of them and are cut at zero. Relevance is measured on `samples` noisy samples per class.
+    Classes stand in a hierarchy of families and genera. Latent attributes belong to families, genera, single classes,
+    or run across; features mix a few of them and are cut at zero. Relevance is measured on `samples` noisy samples per
+    class.
     """
     rng = np.random.default_rng([seed, n_features, n_classes])
     genus = rng.integers(0, max(3, n_classes // 4), n_classes)

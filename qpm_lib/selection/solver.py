@@ -84,7 +84,9 @@ def _moved(cut: Cut, position: Int[np.ndarray, "features"]) -> Cut:
 
 
 def _close(search: _Search, root: RootBound, gap: float, time_limit: float, seed: int) -> None:
-    """Branch and cut in SCIP on the features that a selection better than the wanted gap can hold; split first if that is hopeless."""
+    """Branch and cut in SCIP on the features that a selection better than the wanted gap can hold;
+    split first if that is hopeless.
+    """
     problem, best = search.problem, search.best
     target = best.objective + gap * abs(best.objective)
     out, always = root.with_feature <= target, root.without_feature <= target
@@ -167,15 +169,16 @@ def solve(
 ) -> Selection:
     """Select `n_features` features and give `n_per_class` of them to every class, no two classes alike.
 
-    maximise 1000 / (k C) sum A W + sum b s - sum_{i<j} R_ij s_i s_j (QPM, arXiv 2502.20130). A heuristic finds a good selection, cutting
-    planes bound every other one and rule features out, SCIP proves the rest. Same inputs and seed: same answer, unless the time limit
-    ends the search.
+    maximise 1000 / (k C) sum A W + sum b s - sum_{i<j} R_ij s_i s_j (QPM, arXiv 2502.20130).
+    A heuristic finds a good selection, cutting planes bound every other one and rule features out,
+    SCIP proves the rest. Same inputs and seed: same answer, unless the time limit ends the search.
 
     Parameters
     ----------
-    relevance : A (F, C). redundancy : R (F, F), symmetric, zero for pairs that are not penalised, each unordered pair counted once.
-    bias : b (F,), added for each selected feature; on the scale of the objective, in which a feature is worth about 1000 / n_features
-        times its mean relevance to the classes that use it.
+    relevance : A (F, C). redundancy : R (F, F), symmetric, zero for pairs that are not penalised,
+        each unordered pair counted once.
+    bias : b (F,), added for each selected feature; on the scale of the objective, in which a feature is worth about
+        1000 / n_features times its mean relevance to the classes that use it.
     required, forbidden : features that must and must not be selected.
     pair_constraints : pairs of classes that must have n_per_class - 1 features in common.
     gap : stop when the proven gap is at most this; 0 asks for proven optimality. time_limit : seconds.
@@ -183,12 +186,13 @@ def solve(
 
     Returns
     -------
-    The best selection found with its bound; a time limit (`time_limit`) or Ctrl-C (`interrupted`) ends the search, not the result.
+    The best selection found with its bound; a time limit (`time_limit`) or Ctrl-C (`interrupted`) ends the search,
+    not the result.
 
     Raises
     ------
-    ValueError : for input that cannot be solved, or wishes that contradict each other (see `make_problem`). The caller's arrays are never
-        changed.
+    ValueError : for input that cannot be solved, or wishes that contradict each other (see `make_problem`).
+        The caller's arrays are never changed.
     """
     _check_limits(gap, time_limit, seed)
     problem = make_problem(

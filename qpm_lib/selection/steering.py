@@ -5,9 +5,11 @@ from jaxtyping import Bool, Float, Int
 
 
 def locality(maps: Float[np.ndarray, "images features g g"]) -> Float[np.ndarray, "features"]:
-    """How much each feature keeps to one place: share of a map's sum that lies within one patch of its peak, over images.
+    """How much each feature keeps to one place: share of a map's sum that lies within one patch of its peak,
+    over images.
 
-    Negative map values count as zero; maps without a positive value are left out. In 0 to 1, NaN-free: a feature that never fires gets 0.
+    Negative map values count as zero; maps without a positive value are left out. In 0 to 1, NaN-free:
+    a feature that never fires gets 0.
     """
     g = maps.shape[-1]
     positive = np.maximum(maps, 0)
@@ -20,11 +22,13 @@ def part_share(
     cells: Int[np.ndarray, "images 2"],
     visible: Bool[np.ndarray, "images"],
 ) -> Float[np.ndarray, "features"]:
-    """How much each feature lies on a part: share of a map's sum that lies within one patch of the part, over images that show it.
+    """How much each feature lies on a part: share of a map's sum that lies within one patch of the part,
+    over images that show it.
 
     Parameters
     ----------
-    cells : column and row of the patch that holds the part (see `qpm_lib.data.part_cells`). visible : images that show the part.
+    cells : column and row of the patch that holds the part (see `qpm_lib.data.part_cells`). visible :
+        images that show the part.
 
     Raises
     ------

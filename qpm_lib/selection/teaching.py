@@ -1,4 +1,6 @@
-"""The quadratic programme as one would write it down: in cvxpy for reading, and straight into SCIP to see how far that goes."""
+"""The quadratic programme as one would write it down: in cvxpy for reading, and straight into SCIP to see how far that
+goes.
+"""
 
 import time
 from collections import Counter
@@ -22,8 +24,8 @@ def solve_readable(
 ) -> Selection:
     """The same problem and the same optimum as `solve`, for instances of up to 2000 class weights.
 
-    Products of binaries are linearised: y_ij >= s_i + s_j - 1 stands for s_i s_j. Classes are made different round by round: solve,
-    forbid every set that two classes share to all but one of them, solve again.
+    Products of binaries are linearised: y_ij >= s_i + s_j - 1 stands for s_i s_j. Classes are made different round by
+    round: solve, forbid every set that two classes share to all but one of them, solve again.
 
     Parameters
     ----------
@@ -67,7 +69,9 @@ def solve_readable(
 
 
 def _written_down(problem: SelectionProblem, s: Any, w: Any) -> tuple[Any, list[Any]]:
-    """Objective and constraints in cvxpy, but for different sets of the classes; s (F,) and w (F, C) are binary variables."""
+    """Objective and constraints in cvxpy, but for different sets of the classes; s (F,) and w (F, C)
+    are binary variables.
+    """
     import cvxpy as cp
 
     f, c = problem.value.shape
@@ -110,7 +114,8 @@ def solve_plain(
 
     Parameters
     ----------
-    form : `bilinear` as published (QPM, arXiv 2502.20130): products W s and s s. `compact`: W <= s and y_ij >= s_i + s_j - 1.
+    form : `bilinear` as published (QPM, arXiv 2502.20130): products W s and s s. `compact`: W <= s and y_ij >= s_i +
+        s_j - 1.
     time_limit : seconds, building the model included.
     """
     import pyscipopt

@@ -1,4 +1,4 @@
-"""Real backbones against the official forward passes, written out here, on random weights in the official key layout."""
+"""Real backbones against the official forward passes, written out here, on random weights in official key layout."""
 
 import math
 
@@ -31,10 +31,15 @@ def random_state(width, patch, tokens, *, extra, scale=True, gated=False, depth=
         state["pos_embed"] = draw(1, tokens, width, std=0.5)
     for i in range(depth):
         block = {
-            "norm1.weight": 1 + draw(width), "norm1.bias": draw(width), "norm2.weight": 1 + draw(width), "norm2.bias": draw(width),
-            "attn.qkv.weight": draw(3 * width, width), "attn.qkv.bias": draw(3 * width),
-            "attn.proj.weight": draw(width, width), "attn.proj.bias": draw(width),
-        }  # fmt: skip
+            "norm1.weight": 1 + draw(width),
+            "norm1.bias": draw(width),
+            "norm2.weight": 1 + draw(width),
+            "norm2.bias": draw(width),
+            "attn.qkv.weight": draw(3 * width, width),
+            "attn.qkv.bias": draw(3 * width),
+            "attn.proj.weight": draw(width, width),
+            "attn.proj.bias": draw(width),
+        }
         if gated:
             hidden = 4 * width
             block |= {f"mlp.{n}.weight": draw(hidden, width) for n in ("w1", "w2")} | {
@@ -51,7 +56,9 @@ def random_state(width, patch, tokens, *, extra, scale=True, gated=False, depth=
 
 
 def official_positions(embedding, grid, *, antialias, offset):
-    """`interpolate_pos_encoding` of DINO (offset 0.1), DINOv2 (offset 0.1) and DINOv2 with registers (antialiased, to a size)."""
+    """`interpolate_pos_encoding` of DINO (offset 0.1), DINOv2 (offset 0.1) and DINOv2 with registers (antialiased,
+    to a size).
+    """
     n = embedding.shape[1] - 1
     m = int(math.sqrt(n))
     if m == grid:
@@ -63,7 +70,7 @@ def official_positions(embedding, grid, *, antialias, offset):
 
 
 def rotary(grid, head_width):
-    """Sine and cosine of DINOv3: coordinates of patch centres from -1 to 1, periods from 1 to 100, rows then columns."""
+    """Sine and cosine of DINOv3: patch centres from -1 to 1, periods from 1 to 100, rows then columns."""
     periods = 100 ** (2 * torch.arange(head_width // 4) / (head_width // 2))
     centres = 2 * (torch.arange(grid) + 0.5) / grid - 1
     coordinates = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), -1).flatten(0, 1)

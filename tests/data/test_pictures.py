@@ -1,4 +1,4 @@
-"""Pictures of every kind, cropping, and where parts end up: through files, boxes and the way to the backbone's square."""
+"""Pictures of every kind, cropping, and where parts end up: through files, boxes and the backbone's square."""
 
 import csv
 import struct
@@ -163,7 +163,7 @@ def test_cropping_needs_boxes_and_changes_the_fingerprint(tmp_path, toy):
     assert load_dataset(DataConfig(kind="cub", root=str(toy.root), crop=True)).image(0).size[0] < 128
 
 
-# -- CSV files ------------------------------------------------------------------------------------------------------------------------
+# -- CSV files
 
 
 def write_csv(tmp_path, rows, header=("file", "label", "split")):
@@ -228,7 +228,7 @@ def test_a_csv_file_without_columns_or_none_at_all(tmp_path):
         read_manifest(tmp_path / "bad.csv")
 
 
-# -- bad pictures ---------------------------------------------------------------------------------------------------------------------
+# -- bad pictures
 
 
 def test_damaged_pictures_are_named_or_left_out(tmp_path):
@@ -262,7 +262,7 @@ def test_a_decompression_bomb_is_refused(tmp_path):
         read_image(tmp_path / "bomb.png")
 
 
-# -- photographs ----------------------------------------------------------------------------------------------------------------------
+# -- photographs
 
 
 @pytest.mark.photographs

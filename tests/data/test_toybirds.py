@@ -60,7 +60,9 @@ def test_the_same_seed_gives_the_same_picture():
 
 
 def test_pictures_are_the_same_on_every_machine():
-    """Means over 16 x 16 blocks, recorded once: they do not depend on the last bit of a sine or the version of a library."""
+    """Means over 16 x 16 blocks, recorded once: they do not depend on the last bit of a sine or the version of a
+    library.
+    """
     image = render(make_species()[5], 123).image
     blocks = np.asarray(Image.fromarray(image).resize((4, 4), Image.Resampling.BOX), int).sum(2)
     np.testing.assert_allclose(blocks, GOLDEN_BLOCKS, atol=3)

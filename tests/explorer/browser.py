@@ -1,4 +1,6 @@
-"""A headless Chromium, and JupyterLab or Voila for it to look at; used by the tests beside it and by benchmarks/explorer.py."""
+"""A headless Chromium, and JupyterLab or Voila for it to look at; used by the tests beside it and by
+benchmarks/explorer.py.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,6 @@
-"""A browser looks at the report and at the explorer, in JupyterLab and in Voila. Skipped, with the reason, where there is no Chromium."""
+"""A browser looks at the report and at the explorer, in JupyterLab and in Voila. Skipped, with the reason,
+where there is no Chromium.
+"""
 
 import base64
 import json
@@ -32,7 +34,9 @@ def chromium():
 
 @pytest.fixture
 def page(chromium):
-    """A page that must not complain, nor ask for anything outside this machine (but for icons that Voila itself wants, and does without)."""
+    """A page that must not complain, nor ask for anything outside this machine (but for icons that Voila itself wants,
+    and does without).
+    """
     page, complaints = chromium.new_page(viewport={"width": 1280, "height": 1000}), []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda r: complaints.append(r.url) if not re.match(_ALLOWED, r.url) else None)
@@ -44,7 +48,8 @@ def page(chromium):
 def pixels(page):
     """The canvas of the report's explorer as (h, w, 4)."""
     values = page.evaluate(
-        "() => { const c = document.getElementById('heat'); return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"
+        "() => { const c = document.getElementById('heat'); return [...c.getContext('2d').getImageData(0, 0, c.width, "
+        "c.height).data]; }"
     )
     return np.array(values).reshape(224, 224, 4)
 
@@ -305,7 +310,8 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         ).first.click()
         page.locator(".jp-Dialog .jp-mod-accept").click()
         page.wait_for_function(
-            "getComputedStyle(document.querySelector('.qpm-explorer'), '::before').content.includes('run the cell again')",
+            "getComputedStyle(document.querySelector('.qpm-explorer'), '::before').content.includes('run the cell "
+            "again')",
             timeout=30_000,
         )
 

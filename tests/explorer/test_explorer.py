@@ -372,7 +372,7 @@ def test_a_thousand_changes_need_no_more_memory(explorer):
     assert grown < 2_000_000
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------------------------
+# -- pictures
 
 
 def test_each_pixel_has_the_colour_of_its_strongest_feature():

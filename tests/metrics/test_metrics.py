@@ -136,7 +136,9 @@ def test_contrastiveness_of_on_off_and_of_one_lump():
 
 
 def test_contrastiveness_is_one_minus_the_overlap():
-    """Two well separated, equally large groups: the mixture finds them, and the overlap is that of their normal densities."""
+    """Two well separated, equally large groups: the mixture finds them, and the overlap is that of their normal
+    densities.
+    """
     rng = np.random.default_rng(1)
     values = np.r_[rng.normal(0, 1, 4000), rng.normal(5, 1, 4000)]
     expected = 1 - NormalDist(0, 1).overlap(NormalDist(5, 1))

@@ -17,7 +17,7 @@ def test_upsampling_keeps_the_place():
     assert 60 <= x < 80
 
 
-# -- figures --------------------------------------------------------------------------------------------------------------------------
+# -- figures
 
 
 def test_features_of_a_class_have_different_colours():

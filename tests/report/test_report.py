@@ -51,7 +51,7 @@ def numbers(text):
     return [float(v) for v in re.findall(r"<b>([+-]\d+\.\d+)</b>", text)]
 
 
-# -- snapshots ------------------------------------------------------------------------------------------------------------------------
+# -- snapshots
 
 
 def test_a_snapshot_is_what_the_model_says(taken, model, toy, toy_store):
@@ -134,7 +134,7 @@ def test_a_damaged_snapshot_is_refused(taken, tmp_path, damage):
         Snapshot.load(folder)
 
 
-# -- drawings -------------------------------------------------------------------------------------------------------------------------
+# -- drawings
 
 
 def leaves(branch):
@@ -184,7 +184,7 @@ def test_every_weight_is_a_square():
     assert all(f'href="feature_{f:02d}.html"' in svg for f in range(4))
 
 
-# -- pages ----------------------------------------------------------------------------------------------------------------------------
+# -- pages
 
 
 def test_reasons_add_up_to_the_lead(view):
@@ -239,7 +239,9 @@ def test_a_feature_decides_between_classes_that_share_the_rest(view):
 
 @pytest.fixture
 def signed(model, taken, tmp_path):
-    """Pages of a baseline: real weights, some of them negative, and biases; a class without features, a feature without a class."""
+    """Pages of a baseline: real weights, some of them negative, and biases; a class without features,
+    a feature without a class.
+    """
     weight = np.array([[1, 1, 0.5, 0], [1, -1, 0.5, 0], [-2, 0, 0, 0], [0, 0, 0, 0]], np.float32)
     head = FixedHead(
         torch.as_tensor(weight), torch.tensor([0.0, 0.5, 0, 1.5]), mean=model.head.mean.data, std=model.head.std.data
@@ -378,13 +380,25 @@ def test_what_is_no_folder_is_not_overwritten(tmp_path, kind):
 
 def test_one_class_is_enough(untrained, toy, tmp_path):
     whole, _ = untrained
-    one = DinoQPM(whole.adapter, type(whole.head)(whole.head.weight[:1], whole.head.bias[:1], mean=whole.head.mean.data, std=whole.head.std.data),
-                  features=whole.features, class_names=toy.class_names[:1]).eval()  # fmt: skip
+    one = DinoQPM(
+        whole.adapter,
+        type(whole.head)(
+            whole.head.weight[:1], whole.head.bias[:1], mean=whole.head.mean.data, std=whole.head.std.data
+        ),
+        features=whole.features,
+        class_names=toy.class_names[:1],
+    ).eval()
     snapshot = Snapshot(
-        labels=np.zeros(3, int), predicted=np.zeros(3, int), typical=np.zeros((1, 4), np.float32), kept=np.array([0, 1]), rows=np.array([0, 1]),
-        values=np.ones((2, 4), np.float32), below=np.ones((2, 4), np.float32),
-        maps=np.full((2, 4, 5, 5), 9, np.uint8), peaks=np.ones((2, 4), np.float32),
-    )  # fmt: skip
+        labels=np.zeros(3, int),
+        predicted=np.zeros(3, int),
+        typical=np.zeros((1, 4), np.float32),
+        kept=np.array([0, 1]),
+        rows=np.array([0, 1]),
+        values=np.ones((2, 4), np.float32),
+        below=np.ones((2, 4), np.float32),
+        maps=np.full((2, 4, 5, 5), 9, np.uint8),
+        peaks=np.ones((2, 4), np.float32),
+    )
     (tmp_path / "pictures").mkdir()
     for row in (0, 1):
         toy.image(row).save(tmp_path / "pictures" / f"{row}.jpg")

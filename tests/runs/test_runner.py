@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         RunFolder.create(tmp_path / "file" / "run", load_profile("smoke"))
 
 
-# -- command line ---------------------------------------------------------------------------------------------------------------------
+# -- command line
 
 
 def test_too_many_classes_for_the_wanted_sets_are_found_before_training(tmp_path):

@@ -40,7 +40,9 @@ def wishes(seed, f, c, n, k):
 
 
 def exhaustive(a, r, **options):
-    """Every set of features; for each, every choice of sets for classes with a wish and the best assignment of sets to the others."""
+    """Every set of features; for each, every choice of sets for classes with a wish and the best assignment of sets to
+    the others.
+    """
     problem = make_problem(a, r, **options)
     subsets = list(itertools.combinations(range(problem.n), problem.k))
     wishing = sorted({c for pair in problem.sharing for c in pair})

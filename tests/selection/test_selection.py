@@ -17,7 +17,7 @@ from qpm_lib.selection.result import Selection
 from qpm_lib.selection.stages import heuristic
 from qpm_lib.selection.stages.assignment import assign, best_subsets, relaxed_objective
 
-# -- pieces ---------------------------------------------------------------------------------------------------------------------------
+# -- pieces
 
 
 @settings(max_examples=150, deadline=None)
@@ -74,7 +74,7 @@ def test_heuristic_is_close_on_toy_size():
     assert found.objective >= quick.objective >= 0.97 * found.objective
 
 
-# -- steering -----------------------------------------------------------------------------------------------------------------------------
+# -- steering
 
 
 def test_shares_of_maps_near_a_part_and_near_the_peak():
@@ -105,7 +105,7 @@ def test_a_wish_moves_the_selection_and_its_price_is_visible():
     assert forced.objective < free.objective
 
 
-# -- constants ------------------------------------------------------------------------------------------------------------------------
+# -- constants
 
 
 def test_relevance_is_correlation():
@@ -237,7 +237,9 @@ def test_solvers_write_nothing():
         "import numpy as np; from qpm_lib import selection; a = np.random.default_rng(0).random((40, 8)); "
         "r = selection.redundancy(a, 10); selection.solve(a, r, n_features=10, n_per_class=3, gap=0.0); "
         "selection.solve_plain(a, r, n_features=10, n_per_class=3, time_limit=2); "
-        "selection.solve_readable(a, None, n_features=10, n_per_class=3)"
+        "selection.solve_readable(a, None, n_features=10, n_per_class=3); "
+        "from qpm_lib.selection.stages.local import local_cut; e = np.ones((3, 3)) - np.eye(3); "
+        "local_cut(np.full(3, 0.5), 0 * e, e)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""

@@ -1,4 +1,6 @@
-"""The solver's promises: exact on everything that can be enumerated, bounds that hold, wishes that are kept, searches that can end early."""
+"""The solver's promises: exact on everything that can be enumerated, bounds that hold, wishes that are kept,
+searches that can end early.
+"""
 
 import itertools
 import os
@@ -126,7 +128,9 @@ def test_toy_size_is_proven_optimal(rule):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_independent_solver_finds_nothing_above_the_bound(seed):
-    """HiGHS on the plain linearised programme (class weights as variables, sets may be alike): its optimum bounds ours from above."""
+    """HiGHS on the plain linearised programme (class weights as variables, sets may be alike):
+    its optimum bounds ours from above.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import lil_matrix
 
@@ -171,7 +175,7 @@ def test_same_seed_same_answer_and_inputs_unchanged():
     np.testing.assert_array_equal(r, copies[1])
 
 
-# -- ends ---------------------------------------------------------------------------------------------------------------------------------
+# -- ends
 
 
 def test_a_short_time_limit_returns_the_best_selection_with_its_gap():
@@ -263,7 +267,7 @@ def test_progress_only_gets_better():
     assert objectives[-1] == pytest.approx(found.objective, abs=1e-5)
 
 
-# -- cuts ---------------------------------------------------------------------------------------------------------------------------------
+# -- cuts
 
 
 def everything(problem):
@@ -353,7 +357,9 @@ def test_the_cut_for_unlike_sets_is_exact_at_a_selection():
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_the_local_cut_is_the_convex_hull(seed):
-    """Its violation equals what the cheapest mixture of subsets with these marginals misses, from the linear programme over all subsets."""
+    """Its violation equals what the cheapest mixture of subsets with these marginals misses,
+    from the linear programme over all subsets.
+    """
     from scipy.optimize import linprog
 
     rng = np.random.default_rng(seed)
@@ -370,7 +376,7 @@ def test_the_local_cut_is_the_convex_hull(seed):
     np.testing.assert_allclose(subset_values(np.zeros(size), penalty), -costs)
 
 
-# -- contradictions -----------------------------------------------------------------------------------------------------------------------
+# -- contradictions
 
 
 @pytest.mark.parametrize(
@@ -399,7 +405,7 @@ def test_contradictory_wishes_are_named(wish, words):
 
 
 def test_class_pairs_that_cannot_all_be_alike_are_named():
-    """Pairs of features that all meet hold one feature in common, or lie in three: four classes need n of at least 5."""
+    """Pairs of features that all meet hold one feature in common, or lie in three: four classes need n >= 5."""
     a = np.random.default_rng(0).normal(size=(7, 6))
     clique = list(itertools.combinations(range(4), 2))
     assert selection.solve(a, None, n_features=5, n_per_class=2, pair_constraints=clique, gap=0.0).status == "optimal"

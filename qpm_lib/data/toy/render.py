@@ -1,7 +1,9 @@
-"""Toy birds: a seeded renderer with part labels, species that differ in parts, and a data set in the layout of CUB-200-2011.
+"""Toy birds: a seeded renderer with part labels, species that differ in parts, and a data set in the layout of
+CUB-200-2011.
 
-Every source of chance has its own stream, keyed by the seed of the scene, and no stream depends on the bird. The same scene can
-therefore be drawn again without a part or with another variant of it, and only the pixels of that part change.
+Every source of chance has its own stream, keyed by the seed of the scene, and no stream depends on the bird.
+The same scene can therefore be drawn again without a part or with another variant of it, and only the pixels of that
+part change.
 """
 
 from collections.abc import Collection
@@ -52,7 +54,9 @@ def _jittered(colour: str, rng: np.random.Generator) -> Float[np.ndarray, "3"]:
 
 
 def _background(rng: np.random.Generator, *, cluttered: bool = True) -> Image.Image:
-    """Ground: colour noise, stripes, and, unless it shall not be cluttered, shapes of real parts in real colours where no bird is."""
+    """Ground: colour noise, stripes, and, unless it shall not be cluttered, shapes of real parts in real colours where
+    no bird is.
+    """
     width = SIZE * _SUPERSAMPLING
     names = list(COLOURS)
     cells = int(rng.choice([3, 5, 9]))

@@ -1,7 +1,8 @@
 """Outlines of the toy birds: what each part looks like in each of its variants.
 
-A bird lives in its own frame: origin in the body, x towards the beak, y downwards, one unit is roughly half a body length.
-`bird_shapes` turns a `Bird` (eleven factors) into an ordered list of filled outlines; nothing here knows about pixels.
+A bird lives in its own frame: origin in the body, x towards the beak, y downwards, one unit is roughly half a body
+length. `bird_shapes` turns a `Bird` (eleven factors) into an ordered list of filled outlines;
+nothing here knows about pixels.
 """
 
 from typing import NamedTuple

@@ -17,7 +17,8 @@ def _distance(a: Bird, b: Bird) -> int:
 
 
 def make_species(n_species: int = 24, seed: int = 3) -> list[Bird]:
-    """Species in pairs of twins: members of a pair differ in exactly one factor, members of different pairs in at least four.
+    """Species in pairs of twins: members of a pair differ in exactly one factor, members of different pairs in at least
+    four.
 
     Base and breast colours are dealt out evenly, so that no colour belongs to one species alone.
 

@@ -1,8 +1,10 @@
-"""Multinomial logistic regression with an elastic net, along a path of penalties: what the sparse baselines are made of.
+"""Multinomial logistic regression with an elastic net, along a path of penalties: what the sparse baselines are made
+of.
 
-minimise (1/N) sum CE(W x + b, y) + strength * (mixing * |W| + (1 - mixing) / 2 * ||W||^2), where |W| is the sum of absolute values, or, with
-`group`, the sum of the norms of the columns (one per feature). scikit-learn's `saga` solves the first form only, and one penalty at a time;
-both forms here are one accelerated proximal gradient method (FISTA, Beck and Teboulle 2009) on whole batches, on any device.
+minimise (1/N) sum CE(W x + b, y) + strength * (mixing * |W| + (1 - mixing) / 2 * ||W||^2), where |W| is the sum of
+absolute values, or, with `group`, the sum of the norms of the columns (one per feature). scikit-learn's `saga` solves
+the first form only, and one penalty at a time; both forms here are one accelerated proximal gradient method (FISTA,
+Beck and Teboulle 2009) on whole batches, on any device.
 """
 
 import logging
@@ -58,7 +60,8 @@ def elastic_net(
 ) -> Layer:
     """The minimum for one strength; `start` is where to begin, and says how many classes there are.
 
-    Stops when no entry of the proximal gradient exceeds `tolerance` times the penalty on a weight; the log says when `max_steps` come first.
+    Stops when no entry of the proximal gradient exceeds `tolerance` times the penalty on a weight;
+    the log says when `max_steps` come first.
     """
     target, n = F.one_hot(labels, len(start.bias)).to(x), len(x)
     design = torch.cat([x, x.new_ones(n, 1)], 1)
@@ -116,9 +119,10 @@ def group_path(
 ) -> list[int]:
     """The first `n_features` features that a column-group elastic net admits along its path, in the order of admission.
 
-    Only admitted columns may have weights. At each strength the column whose gradient is furthest above the penalty comes in, one at a
-    time; when none is, the strength falls. (Restarting the path after every admission, as published, passes the same points again: a
-    column below its threshold changes nothing.) Should the path end early, the columns with the largest gradients fill up.
+    Only admitted columns may have weights. At each strength the column whose gradient is furthest above the penalty
+    comes in, one at a time; when none is, the strength falls. (Restarting the path after every admission, as published,
+    passes the same points again: a column below its threshold changes nothing.) Should the path end early,
+    the columns with the largest gradients fill up.
     """
     target, n = F.one_hot(labels, n_classes).to(x), len(x)
     admitted: list[int] = []

@@ -1,7 +1,9 @@
-"""The baselines SLDD (Norrenbrock et al., "Take 5", 2022) and Q-SENN (Norrenbrock et al., AAAI 2024): sparse linear class layers.
+"""The baselines SLDD (Norrenbrock et al., "Take 5", 2022) and Q-SENN (Norrenbrock et al., AAAI 2024):
+sparse linear class layers.
 
-Both choose features by a group elastic net and class weights by a sparse one. SLDD keeps real weights and a bias; Q-SENN makes the weights
-ternary and chooses them anew in every round of training. Classes have k features on average, and two classes may have the same ones.
+Both choose features by a group elastic net and class weights by a sparse one. SLDD keeps real weights and a bias;
+Q-SENN makes the weights ternary and chooses them anew in every round of training. Classes have k features on average,
+and two classes may have the same ones.
 """
 
 import time
@@ -35,7 +37,8 @@ class SparseSelection:
 
     Attributes
     ----------
-    method : `sldd` or `qsenn`. features : (n,) ascending indices. weight : (C, n), zero where a class does not use a feature.
+    method : `sldd` or `qsenn`. features : (n,) ascending indices. weight : (C, n), zero where a class does not use a
+        feature.
     bias : (C,). seconds : time taken.
     """
 
@@ -66,7 +69,8 @@ class SparseSelection:
         missing = {"method", "features", "weight", "bias", "seconds"} - set(values)
         if missing:
             raise ValueError(
-                f"{path} is no selection of a sparse baseline ({', '.join(sorted(missing))} missing): run chapter 03 again"
+                f"{path} is no selection of a sparse baseline ({', '.join(sorted(missing))} missing): "
+                "run chapter 03 again"
             )
         arrays = {
             name: np.array(values[name], dtype)
@@ -94,7 +98,9 @@ def _keep_largest(weight: Float[Tensor, "classes n"], count: int) -> Float[Tenso
 
 
 def sldd_layer(z: Float[Tensor, "images n"], labels: Int[Tensor, "images"], n_classes: int, n_per_class: int) -> Layer:
-    """Real weights: the point of the path with most weights per class, before any has more than 2 k on average, cut to its k C largest."""
+    """Real weights: the point of the path with most weights per class, before any has more than 2 k on average,
+    cut to its k C largest.
+    """
     best, most = None, -1.0
     for layer in progress(elastic_net_path(z, labels, n_classes, mixing=_SPARSE_MIXING), "sparse layer", total=100):
         density = float((layer.weight != 0).sum()) / n_classes
@@ -106,10 +112,12 @@ def sldd_layer(z: Float[Tensor, "images n"], labels: Int[Tensor, "images"], n_cl
 
 
 def qsenn_layer(z: Float[Tensor, "images n"], labels: Int[Tensor, "images"], n_classes: int, n_per_class: int) -> Layer:
-    """Ternary weights {-a, 0, a} from the end of the path, a their mean size; the bias makes up for different numbers of signs.
+    """Ternary weights {-a, 0, a} from the end of the path, a their mean size; the bias makes up for different numbers
+    of signs.
 
-    b_c = b - (d_c - min d) 2 b / (max d - min d), d_c = positive minus negative weights of class c, b = max |bias|; b for all if d is
-    constant. Only the weakest penalty is solved: its minimum does not depend on the way there, and the way costs ten times as much.
+    b_c = b - (d_c - min d) 2 b / (max d - min d), d_c = positive minus negative weights of class c, b = max |bias|;
+    b for all if d is constant. Only the weakest penalty is solved: its minimum does not depend on the way there,
+    and the way costs ten times as much.
     """
     weakest = penalty_path(strongest_penalty(z, labels, n_classes, mixing=_SPARSE_MIXING, group=False))[-1]
     start = Layer(z.new_zeros(n_classes, z.shape[1]), z.new_zeros(n_classes))
@@ -143,7 +151,8 @@ def select_sparse(
 
     Raises
     ------
-    ValueError : for values that are not finite, n not in 1 to F, k not in 1 to n, or features of which none tells classes apart.
+    ValueError : for values that are not finite, n not in 1 to F, k not in 1 to n, or features of which none tells
+        classes apart.
     """
     began, n_classes = time.monotonic(), int(labels.max()) + 1
     if not np.isfinite(vectors).all():

@@ -1,7 +1,7 @@
 """Best class sets for given features, all of them different: exact and polynomial.
 
-Without the last condition each class takes its k most valuable features. With it, choosing the sets is an assignment problem, solved by
-shortest augmenting paths over sets that are listed only when they are needed.
+Without the last condition each class takes its k most valuable features. With it, choosing the sets is an assignment
+problem, solved by shortest augmenting paths over sets that are listed only when they are needed.
 """
 
 import heapq
@@ -26,7 +26,7 @@ class Assignment(NamedTuple):
 
 
 def best_subsets(values: Float[np.ndarray, "n"], k: int) -> Iterator[tuple[float, Subset]]:
-    """All k-subsets from the most to the least valuable, each with its loss against the best and its ascending indices."""
+    """All k-subsets from the most to the least valuable, each with its loss and its ascending indices."""
     order = np.argsort(-values, kind="stable").tolist()
     ranked = values[order].tolist()
     heap = [(0.0, tuple(range(k)))]
@@ -59,8 +59,9 @@ class _Options:
 class _Matching:
     """Classes and the sets they have, at the least total loss; grows by one class at a time.
 
-    A new class takes the end of a shortest augmenting path (Jonker and Volgenant, Computing 38, 1987): a set that nobody has, or one whose
-    owner moves on. A class looks at its sets only up to the first free one, since none after it can be nearer.
+    A new class takes the end of a shortest augmenting path (Jonker and Volgenant, Computing 38, 1987):
+    a set that nobody has, or one whose owner moves on. A class looks at its sets only up to the first free one,
+    since none after it can be nearer.
     """
 
     def __init__(self, value: Float[np.ndarray, "n classes"], k: int) -> None:
@@ -105,7 +106,7 @@ class _Matching:
 
 
 def _settle(value: Float[np.ndarray, "n classes"], k: int, best: list[Subset]) -> tuple[list[Subset], float]:
-    """Different sets for all classes at the least total loss, and that loss; `best` are the sets they would take alone."""
+    """Different sets for all classes at the least total loss, and that loss; `best`: the sets they would take alone."""
     matching = _Matching(value, k)
     late = [c for c, subset in enumerate(best) if matching.owner.setdefault(subset, c) != c]
     for c in late:
@@ -116,7 +117,9 @@ def _settle(value: Float[np.ndarray, "n classes"], k: int, best: list[Subset]) -
 
 
 def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignment:
-    """The most valuable class sets of k features out of `features`, no two classes alike, similar where the problem asks for it."""
+    """The most valuable class sets of k features out of `features`, no two classes alike, similar where the problem
+    asks for it.
+    """
     value = problem.value[features]
     if problem.sharing:
         return _assign_sharing(problem, value)

@@ -1,7 +1,7 @@
 """An upper bound on every selection from a linear programme with cuts, and the features it rules out.
 
-Class weights are left out (Benders), pairs enter only when a cut asks for them. The linear programmes are solved by HiGHS, warm-started
-from round to round.
+Class weights are left out (Benders), pairs enter only when a cut asks for them. The linear programmes are solved by
+HiGHS, warm-started from round to round.
 """
 
 import time
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from qpm_lib.selection.problem import SelectionProblem
 from qpm_lib.selection.stages.class_sets import sharing_cuts, unlike_cuts
 from qpm_lib.selection.stages.cuts import Cut, Point, class_cuts, clique_cuts, descending, local_cuts, pair_rows
+from qpm_lib.selection.stages.highs import INFINITE, Highs
 
 Group = tuple[int, ...]
 _PURGE_EVERY, _NEAR, _TIGHT = 8, 1e-2, 1e-6
@@ -26,8 +27,9 @@ class RootBound(NamedTuple):
 
     Attributes
     ----------
-    value : no selection is worth more. with_feature : (F,) no selection with this feature is worth more. without_feature : (F,) no
-        selection without it is. point : the last fractional solution. cuts : those that are tight there.
+    value : no selection is worth more. with_feature : (F,) no selection with this feature is worth more.
+        without_feature : (F,) no selection without it is. point : the last fractional solution. cuts :
+        those that are tight there.
     """
 
     value: float
@@ -37,15 +39,6 @@ class RootBound(NamedTuple):
     cuts: list[Cut]
 
 
-class _Quiet(highspy.Highs):
-    """HiGHS without its banner, which it prints while its callbacks are set up, before an option can be given."""
-
-    def enableCallbacks(self) -> None:  # noqa: N802 - the library's name
-        """Switch the output off first."""
-        self.setOptionValue("output_flag", False)
-        super().enableCallbacks()
-
-
 class Relaxation:
     """The linear programme: columns s, theta, then y as they are asked for; row 0 is sum s = n, row r is rows[r - 1].
 
@@ -53,16 +46,9 @@ class Relaxation:
     """
 
     def __init__(self, problem: SelectionProblem) -> None:
-        self.problem, self.infinite, self._status = problem, highspy.kHighsInf, highspy.HighsModelStatus
+        self.problem, self._status = problem, highspy.HighsModelStatus
         f, c = problem.value.shape
-        self.model = _Quiet()
-        for name, setting in (
-            ("output_flag", False),
-            ("threads", 1),
-            ("solver", "simplex"),
-            ("simplex_scale_strategy", 0),
-        ):
-            self.model.setOptionValue(name, setting)
+        self.model = Highs(solver="simplex", simplex_scale_strategy=0)
         ranked = np.sort(problem.value, axis=0)
         lower = np.zeros(f)
         lower[problem.required] = 1.0
@@ -99,7 +85,7 @@ class Relaxation:
         flat = np.concatenate(columns).astype(np.int32)
         lower = np.array([-cut.right for cut in cuts])
         self.model.addRows(
-            len(cuts), lower, np.full(len(cuts), self.infinite), len(flat), starts, flat, np.concatenate(values)
+            len(cuts), lower, np.full(len(cuts), INFINITE), len(flat), starts, flat, np.concatenate(values)
         )
         self.rows += cuts
 
@@ -114,13 +100,15 @@ class Relaxation:
                 continue
             if group not in self.rows:
                 members = np.array(group, np.int32)
-                self.model.addRow(-self.infinite, self.infinite, len(group), members, np.ones(len(group)))
+                self.model.addRow(-INFINITE, INFINITE, len(group), members, np.ones(len(group)))
                 self.rows.append(group)
-            self.model.changeRowBounds(1 + self.rows.index(group), *(wanted or (-self.infinite, self.infinite)))
+            self.model.changeRowBounds(1 + self.rows.index(group), *(wanted or (-INFINITE, INFINITE)))
         self._limited = dict(limits)
 
     def run(self) -> float:
-        """Solve, or go on for as many simplex steps as the model allows; the value, or minus infinity when no selection is left."""
+        """Solve, or go on for as many simplex steps as the model allows; the value, or minus infinity when no selection
+        is left.
+        """
         self.model.run()
         infeasible = self.model.getModelStatus() == self._status.kInfeasible
         return -np.inf if infeasible else -self.model.getInfo().objective_function_value
@@ -164,7 +152,9 @@ def root_bound(
     seed: int = 0,
     on_round: Callable[[float, Point], None] = lambda bound, point: None,
 ) -> RootBound:
-    """Add cuts until the bound is at most `target`, no cut is violated, progress towards it stalls, or `time_limit` seconds have passed."""
+    """Add cuts until the bound is at most `target`, no cut is violated, progress towards it stalls,
+    or `time_limit` seconds have passed.
+    """
     began, rng, order = time.monotonic(), np.random.default_rng([seed, 29]), descending(problem)
     relaxation = Relaxation(problem)
     best, history, local = np.inf, [], False

@@ -1,4 +1,4 @@
-"""Inequalities about the sets of features of several classes: no two are the same, and some must have most in common."""
+"""Inequalities about the sets of features of several classes: no two are the same, some must have most in common."""
 
 from collections import defaultdict
 
@@ -26,9 +26,10 @@ def filled_weights(
 def unlike_cut(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int, d: int) -> tuple[Cut, float] | None:
     """The tightest cut at s from two classes having different sets, and its value there.
 
-    Different sets share at most k - 1 features, and W_fc W_fd >= W_fc + W_fd - s_f. The dual of the small linear programme in which
-    each feature serves both classes, only c, or only d, has three numbers l_c, l_d, p; any choice of them gives a valid cut:
-    theta_c + theta_d <= k (l_c + l_d) + (k - 1) p + sum_f s_f (max(0, a) + max(0, b) - clip(min(a, b), 0, p)), a = V_fc - l_c, b = V_fd - l_d.
+    Different sets share at most k - 1 features, and W_fc W_fd >= W_fc + W_fd - s_f. The dual of the small linear
+    programme in which each feature serves both classes, only c, or only d, has three numbers l_c, l_d, p;
+    any choice of them gives a valid cut: theta_c + theta_d <= k (l_c + l_d) + (k - 1) p + sum_f s_f (max(0, a) + max(0,
+    b) - clip(min(a, b), 0, p)), a = V_fc - l_c, b = V_fd - l_d.
     """
     from scipy.optimize import linprog
 
@@ -78,8 +79,9 @@ def unlike_cuts(
 def sharing_cut(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int, d: int) -> tuple[Cut, float]:
     """The tightest cut at s from two classes having exactly k - 1 features in common, and its value there.
 
-    Each feature serves both classes (k - 1 of them), only c (one) or only d (one). The dual of that transportation problem gives
-    theta_c + theta_d <= (k - 1) p + l_c + l_d + sum_f s_f max(0, V_fc + V_fd - p, V_fc - l_c, V_fd - l_d) for any p, l_c, l_d.
+    Each feature serves both classes (k - 1 of them), only c (one) or only d (one). The dual of that transportation
+    problem gives theta_c + theta_d <= (k - 1) p + l_c + l_d + sum_f s_f max(0, V_fc + V_fd - p, V_fc - l_c, V_fd - l_d)
+    for any p, l_c, l_d.
     """
     from scipy.optimize import linprog
 
@@ -111,8 +113,8 @@ def sharing_cuts(problem: SelectionProblem, point: Point, tolerance: float) -> l
 def duplicate_cuts(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> list[Cut]:
     """For each group of classes whose k best of `features` coincide: a cut that lets at most one of them use that set.
 
-    With Q the set and p_c the gap between the k-th and (k+1)-th value of class c, lower the value of Q by p_c each. A class that uses
-    all of Q gets p_c k back, any other class at most p_c (k - 1).
+    With Q the set and p_c the gap between the k-th and (k+1)-th value of class c, lower the value of Q by p_c each.
+    A class that uses all of Q gets p_c k back, any other class at most p_c (k - 1).
     """
     inside, k = problem.value[features], problem.k
     if len(features) == k:
@@ -141,7 +143,9 @@ def duplicate_cuts(problem: SelectionProblem, features: Int[np.ndarray, "n"]) ->
 def whole_cuts(
     problem: SelectionProblem, point: Point, order: Int[np.ndarray, "features classes"], tolerance: float
 ) -> list[Cut]:
-    """Cuts that remove a point with integral s whose class values cannot be had with different (and, where asked, similar) class sets."""
+    """Cuts that remove a point with integral s whose class values cannot be had with different (and, where asked,
+    similar) class sets.
+    """
     chosen = point.s > 0.5
     features = np.flatnonzero(chosen)
     level, bound = class_bounds(problem, chosen.astype(float), order)

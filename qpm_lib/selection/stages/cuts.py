@@ -1,7 +1,7 @@
 """Inequalities that hold for every selection with different class sets, found where a fractional point violates them.
 
-The programme is solved over s (which features), theta (value of each class) and y (which penalised pairs are paid for). All cuts have
-one shape: sum of theta over some classes - sum w y <= right + sum a s.
+The programme is solved over s (which features), theta (value of each class) and y (which penalised pairs are paid for).
+All cuts have one shape: sum of theta over some classes - sum w y <= right + sum a s.
 """
 
 from itertools import combinations
@@ -50,7 +50,7 @@ def descending(problem: SelectionProblem) -> Int[np.ndarray, "features classes"]
 def class_bounds(
     problem: SelectionProblem, s: Float[np.ndarray, "features"], order: Int[np.ndarray, "features classes"]
 ) -> tuple[Float[np.ndarray, "classes"], Float[np.ndarray, "classes"]]:
-    """For every class the level l that makes theta_c <= k l + sum_f s_f max(0, V_fc - l) tightest at s, and that bound."""
+    """For every class the level l at which theta_c <= k l + sum_f s_f max(0, V_fc - l) is tightest, and that bound."""
     used = s[order]
     filled = np.cumsum(used, axis=0) >= problem.k - ZERO
     position = np.where(filled.any(0), filled.argmax(0), len(s) - 1)
@@ -81,7 +81,9 @@ def pair_rows(problem: SelectionProblem, point: Point, tolerance: float) -> list
 
 
 def clique_cuts(problem: SelectionProblem, point: Point, minimum: float = 1e-3) -> list[Cut]:
-    """Violated sums over cliques Q of penalised pairs: sum y >= m sum s - m (m + 1) / 2, grown greedily from every feature."""
+    """Violated sums over cliques Q of penalised pairs: sum y >= m sum s - m (m + 1) / 2, grown greedily from every
+    feature.
+    """
     support = np.flatnonzero(point.s > 1e-6)
     grid = np.ix_(support, support)
     s, paid, linked = point.s[support], point.paid[grid], problem.redundancy[grid] > 0

@@ -1,4 +1,4 @@
-"""A good selection quickly: greedy start, swaps with all F x n values from one matrix product, tabu search, restarts."""
+"""A good selection quickly: greedy start, swaps with all F x n gains by one matrix product, tabu search, restarts."""
 
 import time
 from typing import NamedTuple
@@ -22,7 +22,9 @@ class Candidate(NamedTuple):
 
 
 def greedy(problem: SelectionProblem, rng: np.random.Generator | None = None) -> Int[np.ndarray, "n"]:
-    """The required features, then one after the other the feature that gains most; with a generator the gains are blurred by 10 %."""
+    """The required features, then one after the other the feature that gains most; with a generator the gains are
+    blurred by 10 %.
+    """
     best = np.full((problem.k, problem.n_classes), min(0.0, problem.value.min()))
     penalty, chosen = np.zeros(problem.n_candidates), []
     for step in range(problem.n):
@@ -40,7 +42,8 @@ def greedy(problem: SelectionProblem, rng: np.random.Generator | None = None) ->
 def swap_gains(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Float[np.ndarray, "candidates n"]:
     """Change of the relaxed objective for taking in feature f (row) in the place of the j-th selected one (column).
 
-    When a class loses one of its k best, the newcomer is worth its value clipped between the class's k-th and (k+1)-th value.
+    When a class loses one of its k best, the newcomer is worth its value clipped between the class's k-th and (k+1)-th
+    value.
     """
     value, k = problem.value, problem.k
     inside = value[features]
@@ -93,7 +96,9 @@ def evaluate(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Candi
 
 
 def _polish(problem: SelectionProblem, candidate: Candidate, stop: float) -> Candidate:
-    """Swaps that improve the exact value, tried in the order of their relaxed gain until time `stop`; for sets whose classes clash."""
+    """Swaps that improve the exact value, tried in the order of their relaxed gain until time `stop`;
+    for sets whose classes clash.
+    """
     tries = _TRIES // 10 if problem.sharing else _TRIES
     while time.monotonic() < stop:
         gains = swap_gains(problem, candidate.features)
@@ -118,8 +123,8 @@ def search(
 
     Parameters
     ----------
-    rounds : restarts from a disturbed best set or a blurred greedy start; by default 12, fewer on instances above 512 x 200. With the same
-        seed and rounds the answer is the same, unless `time_limit` (seconds) ends it before.
+    rounds : restarts from a disturbed best set or a blurred greedy start; by default 12, fewer on instances above 512 x
+        200. With the same seed and rounds the answer is the same, unless `time_limit` (seconds) ends it before.
     """
     rng = np.random.default_rng([seed, 23])
     stop = time.monotonic() + time_limit

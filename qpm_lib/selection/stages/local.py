@@ -1,15 +1,18 @@
 """What a small group of features must pay for its similar pairs, as exactly as a linear inequality can say it.
 
-For a group Q and a fractional point (s, y), look for weights q_ij <= R_ij and coefficients a such that every subset S of Q satisfies
-sum_{ij in S} q_ij >= sum_{i in S} a_i - beta, while the point violates it. Then sum q y >= a s - beta holds for every selection. The
-subsets are all enumerated (2^14 in a millisecond), so the cut is exact on Q: it contains clique, odd-cycle and every other inequality
-of the Boolean quadric polytope on Q, with the pair weights inside.
+For a group Q and a fractional point (s, y), look for weights q_ij <= R_ij and coefficients a such that every subset S
+of Q satisfies sum_{ij in S} q_ij >= sum_{i in S} a_i - beta, while the point violates it. Then sum q y >= a s - beta
+holds for every selection. The subsets are all enumerated (2^14 in a millisecond), so the cut is exact on Q:
+it contains clique, odd-cycle and every other inequality of the Boolean quadric polytope on Q,
+with the pair weights inside.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from qpm_lib.selection.stages.highs import INFINITE, Highs
 
 _ROUNDS, _BATCH = 60, 20
 _LARGE = 10.0
@@ -25,7 +28,7 @@ class LocalCut(NamedTuple):
 
 
 def subset_values(linear: Float[np.ndarray, "q"], quadratic: Float[np.ndarray, "q q"]) -> Float[np.ndarray, "subsets"]:
-    """sum_{i in S} linear_i - sum_{i<j in S} quadratic_ij for all subsets S; bit i of the index says whether i is in S."""
+    """sum_{i in S} linear_i - sum_{i<j in S} quadratic_ij for all subsets S; bit i of the index: is i in S?"""
     values = np.zeros(1)
     for i in range(len(linear)):
         penalty = np.zeros(1)
@@ -39,14 +42,10 @@ def local_cut(
     s: Float[np.ndarray, "q"], paid: Float[np.ndarray, "q q"], penalty: Float[np.ndarray, "q q"], minimum: float = 3e-3
 ) -> LocalCut | None:
     """The cut by which the point misses most of its penalty, or None when it misses less than `minimum`."""
-    import highspy
-
     size = len(s)
     i, j = np.nonzero(np.triu(penalty, 1))
     n_variables = size + 1 + len(i)
-    model = highspy.Highs()
-    for name, setting in (("output_flag", False), ("threads", 1)):
-        model.setOptionValue(name, setting)
+    model = Highs()
     none, no_values = np.zeros(0, np.int32), np.zeros(0)
     model.addCols(
         n_variables,
@@ -63,7 +62,7 @@ def local_cut(
         rows = np.hstack([subsets, -np.ones((len(subsets), 1)), -(subsets[:, i] * subsets[:, j])])
         for row in rows:
             used = np.flatnonzero(row).astype(np.int32)
-            model.addRow(-highspy.kHighsInf, 0.0, len(used), used, row[used])
+            model.addRow(-INFINITE, 0.0, len(used), used, row[used])
 
     add(np.vstack([np.zeros((1, size)), np.eye(size)]))
     weights = np.zeros((size, size))

@@ -1,7 +1,7 @@
 """Proof by branch and cut in SCIP.
 
-Binary s_f selects features, theta_c is the value of class c, y_ij >= s_i + s_j - 1 pays for a penalised pair. Everything else is
-separated when it is violated (see `cuts`).
+Binary s_f selects features, theta_c is the value of class c, y_ij >= s_i + s_j - 1 pays for a penalised pair.
+Everything else is separated when it is violated (see `cuts`).
 """
 
 from collections.abc import Callable

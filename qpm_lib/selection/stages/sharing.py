@@ -1,4 +1,6 @@
-"""Class sets when some pairs of classes must have k - 1 features in common (steering; CHiQPM's hierarchy asks for the same)."""
+"""Class sets when some pairs of classes must have k - 1 features in common (steering; CHiQPM's hierarchy asks for the
+same).
+"""
 
 from collections import defaultdict
 
@@ -15,7 +17,9 @@ def _programme(
     sharing: list[tuple[int, int]],
     single: list[tuple[int, ...]],
 ) -> Sets | None:
-    """Most valuable sets for `classes`: different and k - 1 in common where asked, each set in `single` used once at most; None if impossible."""
+    """Most valuable sets for `classes`: different and k - 1 in common where asked, each set in `single` used once at
+    most; None if impossible.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_matrix
 
@@ -55,7 +59,8 @@ def _programme(
 def settle_sharing(value: Float[np.ndarray, "n classes"], k: int, sharing: list[tuple[int, int]]) -> Sets | None:
     """The most valuable sets of all classes: different, and similar where asked. None when no such sets exist.
 
-    Classes without a wish keep their k best features unless a set is wanted twice; then they join the integer programme.
+    Classes without a wish keep their k best features unless a set is wanted twice; then they join the integer
+    programme.
     """
     top = np.argsort(-value, axis=0, kind="stable")[:k]
     sets: Sets = {c: tuple(sorted(top[:, c].tolist())) for c in range(value.shape[1])}
@@ -98,6 +103,7 @@ def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int]
         if fewer and settle_sharing(value[:, : len(classes)], k, renamed) is None:
             clash = fewer
     raise ValueError(
-        f"pair_constraints {clash} contradict each other: with n_features (={n}) and n_per_class (={k}) there are no different sets that all "
+        f"pair_constraints {clash} contradict each other: with n_features (={n}) and n_per_class (={k}) there are no "
+        "different sets that all "
         f"share {k - 1} features as asked; drop one of these pairs"
     )

@@ -1,8 +1,9 @@
 """A tighter bound by splitting, for instances whose gap is too wide for SCIP.
 
-A tree of cases, the one with the highest bound first. A case is split on a feature, or on how many features of a cluster of similar ones
-are selected ("at most two of these eleven"): that moves the bound where one of many near-copies does not. Cases are solved with the
-cutting planes of `bounds` by HiGHS, two at a time. Simplex steps here cost a tenth of what they cost in SCIP.
+A tree of cases, the one with the highest bound first. A case is split on a feature, or on how many features of a
+cluster of similar ones are selected ("at most two of these eleven"): that moves the bound where one of many near-copies
+does not. Cases are solved with the cutting planes of `bounds` by HiGHS, two at a time. Simplex steps here cost a tenth
+of what they cost in SCIP.
 """
 
 import heapq
@@ -34,7 +35,9 @@ class _Trial(NamedTuple):
 
 
 class _Case(NamedTuple):
-    """A case after its cuts: bound, the two cases it splits into (none when it is settled), a whole selection, and trials for later."""
+    """A case after its cuts: bound, the two cases it splits into (none when it is settled), a whole selection,
+    and trials for later.
+    """
 
     bound: float
     parts: tuple[Limits, ...]
@@ -52,7 +55,9 @@ class _Record(NamedTuple):
 
 
 def clusters(problem: SelectionProblem) -> list[Group]:
-    """Groups of features with similar values over the classes: the inner nodes of an average-linkage tree, two features or more."""
+    """Groups of features with similar values over the classes: the inner nodes of an average-linkage tree,
+    two features or more.
+    """
     from scipy.cluster.hierarchy import linkage
 
     centred = problem.value - problem.value.mean(1, keepdims=True)
@@ -111,7 +116,7 @@ class _Worker:
     def _split_on(
         self, s: Float[np.ndarray, "features"], value: float, limits: Limits, records: dict[Group, _Record], tried: int
     ) -> tuple[Group, list[_Trial]]:
-        """The group whose limits move the bound most: known from earlier cases, or tried out with a few simplex steps."""
+        """The group whose limits move the bound most: known from earlier cases, or tried with a few simplex steps."""
         relaxation, mass = self.relaxation, np.array([s[list(group)].sum() for group in self.groups])
         away = np.abs(mass - np.round(mass))
         open_ = np.flatnonzero(away > 1e-6 if (away > 0.02).sum() == 0 else away > 0.02)
@@ -178,7 +183,8 @@ def split_bound(
 
     Parameters
     ----------
-    start : a selection. cuts : tight ones to begin with. bound : proven before. on_progress : called with best selection and bound.
+    start : a selection. cuts : tight ones to begin with. bound : proven before. on_progress :
+        called with best selection and bound.
     """
     groups = [(f,) for f in range(problem.n_candidates) if f not in problem.required]
     groups += clusters(problem) if problem.n_candidates > 2 else []
