@@ -2,5 +2,14 @@
 
 from qpm_lib.explain.base import ExplanationMethod
 from qpm_lib.explain.intrinsic import ClassMapExplanation, Comparison, IntrinsicExplanation, compare_classes
+from qpm_lib.explain.reference import CentredBlob, RandomMap
 
-__all__ = ["ClassMapExplanation", "Comparison", "ExplanationMethod", "IntrinsicExplanation", "compare_classes"]
+__all__ = [
+    "CentredBlob",
+    "ClassMapExplanation",
+    "Comparison",
+    "ExplanationMethod",
+    "IntrinsicExplanation",
+    "RandomMap",
+    "compare_classes",
+]

@@ -12,6 +12,7 @@ from qpm_lib.metrics.features import (
 from qpm_lib.metrics.ground_truth import PartChecks, part_checks, part_importance
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
 from qpm_lib.metrics.purity import Purity, feature_purity
+from qpm_lib.metrics.remember import remembered
 from qpm_lib.metrics.trade_off import trade_off
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "part_importance",
     "plausibility",
     "pointing",
+    "remembered",
     "sid",
     "structural_grounding",
     "trade_off",

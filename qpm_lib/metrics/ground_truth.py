@@ -38,10 +38,15 @@ class PartChecks:
     preservation : the class stays when only the important parts are drawn. deletion : it changes when they are left
         out.
     completeness : mean of these three. correctness : (1 + rank correlation of importance and logit drop per removed
-    part) / 2; 0.5 is what a map without any idea gets. contrastivity : the part that gains most importance against the
-    twin class is the one by which the twins differ; `contrastivity_chance` is 1 / parts. distractibility :
-    parts and clutter that hardly matter get no importance.
+        part) / 2.
+    contrastivity : the part that gains most importance against the twin class is the one by which the twins differ;
+        `contrastivity_chance` is 1 / parts.
+    distractibility : parts and clutter that hardly matter get no importance.
     pictures, undefined : pictures looked at, and correlations that were undefined.
+
+    Large parts get more of any map and cost more when they are taken away, so that these values depend on the areas of
+    parts: a map without any idea (`explain.RandomMap`, `explain.CentredBlob`) gets far more than 0 or 0.5 in some of
+    them. Read a value only beside theirs, on the same pictures.
     """
 
     completeness: float | None

@@ -35,7 +35,7 @@ class Adapter(nn.Module):
         widths = [width] + [config.hidden] * (config.n_layers - 1) + [config.n_features]
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
+            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)]
         self.width, self.config = width, config
         self.layers = nn.Sequential(*layers)
 

@@ -25,8 +25,9 @@ def diversity_loss(
     chosen = weight[logits.argmax(1)].abs()
     chosen = chosen / chosen.norm(dim=1, keepdim=True).clamp_min(1e-12)
     activity = vector / vector.amax(1, keepdim=True).clamp_min(1e-12)
-    places = rearrange(maps, "b f y x -> b f (y x)").softmax(-1)
-    return -((chosen * activity)[..., None] * places).amax(1).sum(1).mean()
+    # Maps come from (batch, patches, features) in memory; in that order nothing is copied.
+    places = rearrange(maps, "b f y x -> b (y x) f").softmax(1)
+    return -((chosen * activity)[:, None] * places).max(2).values.sum(1).mean()
 
 
 def loss_terms(

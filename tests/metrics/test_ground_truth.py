@@ -127,6 +127,22 @@ def test_a_true_explanation_scores_high_and_its_opposite_low(toy):
     assert metrics.part_checks(oracle.explain, oracle.classify, toy, oracle.scenes, rows) == good
 
 
+def test_a_remembered_classifier_answers_each_picture_once(toy):
+    oracle, asked = Oracle(toy), []
+
+    def classify(images):
+        asked.extend(images)
+        return oracle.classify(images)
+
+    answer = metrics.remembered(classify)
+    images = [toy.image(int(row)) for row in (0, 1, 0)]
+    torch.testing.assert_close(answer(images), oracle.classify(images))
+    torch.testing.assert_close(answer(images[::-1]), oracle.classify(images[::-1]))
+    assert len(asked) == 2
+    plain = metrics.part_checks(oracle.explain, oracle.classify, toy, oracle.scenes, oracle.rows)
+    assert metrics.part_checks(oracle.explain, answer, toy, oracle.scenes, oracle.rows) == plain
+
+
 def test_wrong_predictions_are_left_out_and_nothing_is_refused(toy):
     oracle = Oracle(toy)
     always_last = metrics.part_checks(
