@@ -1,7 +1,7 @@
 """Frozen backbones by name: pictures in, patch tokens and the CLS token out.
 
 All of them are timm models. `toy` is the small vision transformer embedded in this package (renderer-supervised, see
-`qpm_lib/pretraining.py`); DINO (Caron et al., 2021), DINOv2 (Oquab et al., 2023; with registers: Darcet et al., 2024)
+`backbones/pretraining.py`); DINO (Caron et al., 2021), DINOv2 (Oquab et al., 2023; with registers: Darcet et al., 2024)
 and DINOv3 (Simeoni et al., 2025) give the tokens of the official code at every input size; `resnet50` is the
 convolutional baseline, whose patches are the cells of its last feature map and whose CLS token is their mean.
 """
