@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from qpm_lib.core import progress
 from qpm_lib.data import CLUTTER, FACTOR_PART, FACTORS, PARTS, Bird, ImageDataset, Scenes
+from qpm_lib.metrics.remember import Classify
 
 Explain = Callable[[Sequence[Image.Image], Int[Tensor, "batch"]], Float[Tensor, "batch g g"]]
-Classify = Callable[[Sequence[Image.Image]], Float[Tensor, "batch classes"]]
 VARIED = tuple(dict.fromkeys(FACTOR_PART.values()))  # parts that differ between birds
 _SMALL_CHANGE = 0.05
 _VISIBLE_CHANGE = 8  # of 255: above the noise

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
@@ -17,7 +18,7 @@ def write_model(module: nn.Module, manifest: ModelManifest, folder: Path, *, mad
     for name in ("README.md", "selection.json", "config.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "examples", ignore_errors=True)
-    save_module(module, folder, {**manifest.as_json(), "made_by": made_by})
+    save_module(module, folder, {**asdict(manifest), "made_by": made_by})
 
 
 def rename_features(folder: Path, names: Sequence[str] | Mapping[int, str]) -> tuple[str, ...]:

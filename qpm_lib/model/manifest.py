@@ -1,7 +1,7 @@
 """`model.json` of a model folder: everything about a finished model but its weights, checked when it is read."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -32,10 +32,6 @@ class ModelManifest:
     backbone: dict[str, Any]
     cropped: bool = False
     kind: str = "fixed_head"
-
-    def as_json(self) -> dict[str, Any]:
-        """The manifest as `read_manifest` reads it."""
-        return asdict(self)
 
     def make_backbone(self, *, weights: str | Path | None = None) -> FrozenBackbone:
         """The backbone by its name and preprocessing.
