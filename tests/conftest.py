@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,10 @@ settings.load_profile("same every time")
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "CUB_200_2011_mini"
 N_CLASSES, GRID, WIDTH = 4, 4, 12
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["QPM_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

@@ -219,6 +219,8 @@ def test_choosing_a_method_brings_its_training_unless_it_is_set():
 
     plain, sldd, qsenn = (load_profile("cub", **{"selection.method": m}).fine_tune for m in ("qpm", "sldd", "qsenn"))
     assert (plain.epochs, sldd.epochs, qsenn.epochs) == (25, 50, 70)
+    lengths = {load_profile("toy", **{"selection.method": m}).fine_tune.epochs for m in ("qpm", "sldd", "qsenn")}
+    assert len(lengths) == 1
     assert (sldd.diversity, sldd.l1_maps, sldd.l1_vector, sldd.dropout) == (0.196, 0.0, 0.0, 0.1)
     assert load_profile("cub", **{"selection.method": "sldd", "fine_tune.epochs": 3}).fine_tune.epochs == 3
 
