@@ -5,7 +5,7 @@ from qpm_lib.backbones.pretraining import PretrainingConfig, patch_parts, pretra
 from qpm_lib.backbones.registry import BACKBONES
 from qpm_lib.backbones.torchvision import import_torchvision
 from qpm_lib.backbones.toy_vit import TOY_WEIGHTS, build_toy_vit, save_weights
-from qpm_lib.backbones.weights import weights_at_hand
+from qpm_lib.backbones.weights import state_hash, weights_at_hand
 
 __all__ = [
     "BACKBONES",
@@ -20,5 +20,6 @@ __all__ = [
     "patch_parts",
     "pretrain",
     "save_weights",
+    "state_hash",
     "weights_at_hand",
 ]

@@ -2,6 +2,7 @@
 
 from qpm_lib.metrics.classification import accuracy, confusion
 from qpm_lib.metrics.evaluation import MEASURES, Evaluation, bootstrap_interval, evaluate
+from qpm_lib.metrics.exact import ExactParts, exact_parts, interactions, shapley
 from qpm_lib.metrics.features import (
     attribute_alignment,
     class_independence,
@@ -9,32 +10,46 @@ from qpm_lib.metrics.features import (
     correlation,
     structural_grounding,
 )
-from qpm_lib.metrics.ground_truth import PartChecks, part_checks, part_importance
+from qpm_lib.metrics.ground_truth import CHECKS, PartChecks, PictureTruth, Skill, part_checks, picture_truths
+from qpm_lib.metrics.locality import Locality, blurred, feature_locality
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
+from qpm_lib.metrics.parts import VARIED, paint, part_importance, read_out
 from qpm_lib.metrics.purity import Purity, feature_purity
-from qpm_lib.metrics.remember import remembered
 from qpm_lib.metrics.trade_off import trade_off
 
 __all__ = [
+    "CHECKS",
     "Evaluation",
+    "ExactParts",
+    "Locality",
     "MEASURES",
     "PartChecks",
+    "PictureTruth",
     "Purity",
+    "Skill",
+    "VARIED",
     "accuracy",
     "attribute_alignment",
+    "blurred",
     "bootstrap_interval",
     "class_independence",
     "confusion",
     "contrastiveness",
     "correlation",
     "evaluate",
+    "exact_parts",
+    "feature_locality",
     "feature_purity",
     "grid_masks",
+    "interactions",
+    "paint",
     "part_checks",
     "part_importance",
+    "picture_truths",
     "plausibility",
     "pointing",
-    "remembered",
+    "read_out",
+    "shapley",
     "sid",
     "structural_grounding",
     "trade_off",

@@ -1,102 +1,38 @@
-"""Explanations against the truth, which rendered pictures have: draw the scene again without a part and see (after
-FunnyBirds, ICCV 2023).
+"""Explanations against the truth, which rendered pictures have: every part can be drawn away (after FunnyBirds,
+ICCV 2023), so what each part is worth to a model is known exactly.
 
 Nothing here knows how an explanation is made: `explain(images, targets) -> maps (B, g, g)` is the contract of
-`qpm_lib.explain`, and `classify(images) -> logits (B, C)` is the model it belongs to.
+`qpm_lib.explain`, and the model is known by its `ExactParts`. The checks:
+
+- correctness: the map ranks the parts as their exact values per area do, given their areas.
+- contrastivity: the part that gains most from the map of the twin class to that of the class is the one that adds most
+  to the lead of the class, per area.
+- distractibility: the map is stronger on parts that matter than on parts and clutter that do not.
+
+Every check is read as a skill: 0 is the mean of random maps, 1 the best map that can be painted on the patch grid
+from the exact values, both on the same pictures and through the same code.
 """
 
-import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import einsum
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from qpm_lib.core import progress
 from qpm_lib.data import CLUTTER, FACTOR_PART, FACTORS, PARTS, Bird, ImageDataset, Scenes
-from qpm_lib.metrics.remember import Classify
+from qpm_lib.metrics.checks import decisive_part, focus, rank_agreement
+from qpm_lib.metrics.exact import ExactParts, shapley
+from qpm_lib.metrics.parts import VARIED, coverage, paint, read_out
 
 Explain = Callable[[Sequence[Image.Image], Int[Tensor, "batch"]], Float[Tensor, "batch g g"]]
-VARIED = tuple(dict.fromkeys(FACTOR_PART.values()))  # parts that differ between birds
-_SMALL_CHANGE = 0.05
-_VISIBLE_CHANGE = 8  # of 255: above the noise
-
-
-@dataclass(frozen=True)
-class PartChecks:
-    """Means over pictures, each 0 to 1, higher is better; None where no picture allows the check.
-
-    Attributes
-    ----------
-    sufficient : how much of a smallest set of parts that tells the class from all others is among the important parts.
-    preservation : the class stays when only the important parts are drawn. deletion : it changes when they are left
-        out.
-    completeness : mean of these three. correctness : (1 + rank correlation of importance and logit drop per removed
-        part) / 2.
-    contrastivity : the part that gains most importance against the twin class is the one by which the twins differ;
-        `contrastivity_chance` is 1 / parts.
-    distractibility : parts and clutter that hardly matter get no importance.
-    pictures, undefined : pictures looked at, and correlations that were undefined.
-
-    Large parts get more of any map and cost more when they are taken away, so that these values depend on the areas of
-    parts: a map without any idea (`explain.RandomMap`, `explain.CentredBlob`) gets far more than 0 or 0.5 in some of
-    them. Read a value only beside theirs, on the same pictures.
-    """
-
-    completeness: float | None
-    sufficient: float | None
-    preservation: float | None
-    deletion: float | None
-    correctness: float | None
-    contrastivity: float | None
-    contrastivity_chance: float | None
-    distractibility: float | None
-    pictures: int
-    undefined: int
-
-
-def part_importance(
-    maps: Float[Tensor, "batch n g g"], parts: UInt8[np.ndarray, "batch h w"], dilate: int | None = None
-) -> Float[np.ndarray, "batch n parts"]:
-    """Share of each of the n maps of a picture that lies on each part of `PARTS[1:]`, on masks dilated by half a patch
-    (`dilate` pixels).
-
-    Maps are upsampled bilinearly. A signed map whose sum is not positive counts with its positive part.
-    Shares of neighbouring parts overlap, so they need not add up to 1; a map without positive values has no importance
-    anywhere.
-    """
-    height, width = parts.shape[1:]
-    maps = maps.float().cpu()
-    maps = torch.where(maps.sum((2, 3), keepdim=True) > 0, maps, maps.clamp_min(0))
-    full = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
-    reach = height // maps.shape[-1] // 2 if dilate is None else dilate
-    inside = torch.stack([torch.as_tensor(parts == p) for p in range(1, len(PARTS))], 1).float()
-    inside = F.max_pool2d(inside, 2 * reach + 1, 1, reach) if reach else inside
-    mass = full.sum((2, 3)).clamp_min(1e-12)
-    return (einsum(full, inside, "b n y x, b p y x -> b n p") / mass[..., None]).numpy()
-
-
-def sufficient_parts(species: Sequence[Bird], label: int) -> list[frozenset[str]]:
-    """The smallest sets of parts (by inclusion) whose variants no other species shares all of."""
-
-    def look(bird: Bird, part: str) -> tuple[str, ...]:
-        return tuple(getattr(bird, factor) for factor, where in FACTOR_PART.items() if where == part)
-
-    differs = [
-        {p for p in VARIED if look(bird, p) != look(species[label], p)} for c, bird in enumerate(species) if c != label
-    ]
-    found: list[frozenset[str]] = []
-    for size in range(1, len(VARIED) + 1):
-        for chosen in itertools.combinations(VARIED, size):
-            if not any(smaller <= set(chosen) for smaller in found) and all(d & set(chosen) for d in differs):
-                found.append(frozenset(chosen))
-    return found
+CHECKS = ("correctness", "contrastivity", "distractibility")
+_SMALL = 0.05  # of the sum of |values|: a part that hardly matters
+_VISIBLE_PIXELS, _VISIBLE_CHANGE = 8, 8  # of a part; of 255, above the noise
 
 
 def twin(species: Sequence[Bird], label: int) -> tuple[int, str] | None:
@@ -108,111 +44,195 @@ def twin(species: Sequence[Bird], label: int) -> tuple[int, str] | None:
     return None
 
 
-def _drawn(scenes: Scenes, dataset: ImageDataset, row: int, withouts: Sequence[Collection[str]]) -> list[Image.Image]:
-    return [Image.fromarray(scenes.render(dataset, row, without=w).image) for w in withouts]
+class PictureTruth(NamedTuple):
+    """What is true of one picture and one model.
 
-
-def part_checks(
-    explain: Explain,
-    classify: Classify,
-    dataset: ImageDataset,
-    scenes: Scenes,
-    rows: Sequence[int] | Int[np.ndarray, "rows"],
-    *,
-    threshold: float = 0.05,
-) -> PartChecks:
-    """Check an explanation of the predicted class against pictures drawn without parts.
-
-    Parameters
+    Attributes
     ----------
-    rows : pictures to look at; wrong predictions are left out. threshold : share of a map above which a part counts as
-        important.
+    target : predicted class. rival : its twin, or None. visible : (V,) positions in `VARIED` of the parts that can be
+    seen. area : (9,) pixels of each part and of clutter. value, lead : (8,) exact value of each part for the target's
+    score, and for its lead over the rival. covered : (10, g, g) share of each patch on each part, on clutter and on the
+    rest. matters : (9,) for parts and clutter: 1 where it does, -1 where not, 0 where there is none.
+    """
+
+    image: Image.Image
+    target: int
+    rival: int | None
+    visible: Int[np.ndarray, "visible"]
+    area: Float[np.ndarray, "things"]
+    value: Float[np.ndarray, "parts"]
+    lead: Float[np.ndarray, "parts"] | None
+    covered: Float[np.ndarray, "regions g g"]
+    matters: Int[np.ndarray, "things"]
+
+    def per_area(self, value: Float[np.ndarray, "parts"]) -> Float[np.ndarray, "parts"]:
+        """Value of each part per pixel."""
+        return value / self.area[:-1].clip(1)
+
+    def score(
+        self, maps: Float[np.ndarray, "maps g g"], rivals: Float[np.ndarray, "maps g g"] | None
+    ) -> dict[str, Float[np.ndarray, "maps"]]:
+        """Raw scores of m maps for the target (and m for the rival) in each check that this picture allows."""
+        weights, found = read_out(self.covered), {}
+        seen = weights[self.visible]
+        if len(seen) > 2:
+            true = self.per_area(self.value)[self.visible]
+            found["correctness"] = rank_agreement(_said(maps, seen), true, self.area[self.visible])
+        lead = None if self.lead is None else self.per_area(self.lead)[self.visible]
+        if rivals is not None and lead is not None and len(lead) > 1 and lead.max() > 0:
+            found["contrastivity"] = decisive_part(_said(maps - rivals, seen), lead)
+        if (self.matters > 0).any() and (self.matters < 0).any():
+            there = np.flatnonzero(self.matters)
+            strength = _said(np.abs(maps), weights[there])
+            found["distractibility"] = focus(strength, self.area[there], self.matters[there] > 0)
+        return found
+
+    def ceiling(self) -> dict[str, Float[np.ndarray, "one"]]:
+        """Raw scores of the best map for each check: the exact answer, painted on the patch grid."""
+        answers = {"correctness": self.per_area(self.value), "distractibility": (self.matters > 0).astype(float)}
+        if self.lead is not None:
+            answers["contrastivity"] = self.per_area(self.lead)
+        found = {}
+        for check, answer in answers.items():
+            painted = paint(answer, self.covered[: len(answer)])[None]
+            scores = self.score(painted, np.zeros_like(painted))
+            found |= {check: scores[check]} if check in scores else {}
+        return found
+
+
+def _said(
+    maps: Float[np.ndarray, "maps g g"], weights: Float[np.ndarray, "parts g g"]
+) -> Float[np.ndarray, "maps parts"]:
+    return np.einsum("m y x, p y x -> m p", maps, weights)
+
+
+def picture_truths(exact: ExactParts, dataset: ImageDataset, scenes: Scenes, grid: int) -> list[PictureTruth]:
+    """The truth about every picture of `exact`, for maps on a grid of g x g patches, for the predicted class of each.
 
     Raises
     ------
-    ValueError : for an empty list of pictures.
+    ValueError : when the pictures do not divide into such a grid.
     """
-    if not len(rows):
+    return [_truth(exact, i, dataset, scenes, grid) for i in range(len(exact.rows))]
+
+
+def _truth(exact: ExactParts, i: int, dataset: ImageDataset, scenes: Scenes, grid: int) -> PictureTruth:
+    row, target = int(exact.rows[i]), int(exact.predicted[i])
+    whole, bare = scenes.render(dataset, row), scenes.render(dataset, row, without=(CLUTTER,))
+    regions = [whole.parts == PARTS.index(part) for part in VARIED]
+    changed = np.abs(whole.image.astype(int) - bare.image).max(2) > _VISIBLE_CHANGE
+    regions.append(changed & (whole.parts == 0))
+    regions.append(~np.any(regions, axis=0))
+    area = np.array([float(region.sum()) for region in regions])
+    other, of_one = twin(scenes.species, target), np.array([i])
+    one = ExactParts(exact.rows[of_one], exact.logits[of_one], exact.without_clutter[of_one])
+    scores = one.scores(np.array([target]))[0]
+    value = shapley(scores)
+    lead = shapley(one.scores(np.array([target]), np.array([other[0]]))[0]) if other else None
+    change = np.append(value, scores[-1] - one.without_clutter[0, target])
+    seen = area[:-1] >= _VISIBLE_PIXELS
+    return PictureTruth(
+        image=dataset.image(row),
+        target=target,
+        rival=other[0] if other else None,
+        visible=np.flatnonzero(seen[:-1]),
+        area=area[:-1],
+        value=value,
+        lead=lead,
+        covered=coverage(np.stack(regions), grid),
+        matters=np.where(np.abs(change) >= _SMALL * np.abs(value).sum(), 1, -1) * seen,
+    )
+
+
+class Skill(NamedTuple):
+    """One check: skill with its 95 % bootstrap interval over pictures, and the raw means it is made of."""
+
+    value: float
+    low: float
+    high: float
+    score: float
+    random: float
+    ceiling: float
+    pictures: int
+
+
+@dataclass(frozen=True)
+class PartChecks:
+    """Scores of an explanation in each check, picture by picture; NaN where a picture does not allow a check.
+
+    Attributes
+    ----------
+    scores, random, ceiling : by the names of `CHECKS`, (R,) raw scores of the explanation, mean raw scores of random
+        maps, raw scores of the best map.
+    """
+
+    scores: Mapping[str, Float[np.ndarray, "rows"]]
+    random: Mapping[str, Float[np.ndarray, "rows"]]
+    ceiling: Mapping[str, Float[np.ndarray, "rows"]]
+
+    def skill(self, check: str, *, seed: int = 0) -> Skill | None:
+        """Skill of the explanation in a check; None when no picture allows it.
+
+        (mean score - mean of random maps) / (mean of the best maps - mean of random maps), 2000 resamples of pictures.
+
+        Raises
+        ------
+        ValueError : for an unknown check.
+        """
+        if check not in CHECKS:
+            raise ValueError(f"unknown check {check!r}: choose from {', '.join(CHECKS)}")
+        columns = np.stack([self.scores[check], self.random[check], self.ceiling[check]], 1)
+        columns = columns[np.isfinite(columns).all(1)]
+        if not len(columns):
+            return None
+        drawn = np.random.default_rng([seed, 67]).integers(0, len(columns), (2000, len(columns)))
+        spread = _ratio(columns[drawn].mean(1))
+        score, random, ceiling = columns.mean(0).tolist()
+        low, high = np.nanpercentile(spread, [2.5, 97.5]).tolist()
+        return Skill(float(_ratio(columns.mean(0))), low, high, score, random, ceiling, len(columns))
+
+
+def _ratio(means: Float[np.ndarray, "*any three"]) -> Float[np.ndarray, "*any"]:
+    score, random, ceiling = np.moveaxis(means, -1, 0)
+    room = ceiling - random
+    return np.divide(score - random, room, out=np.full_like(room, np.nan), where=room > 1e-9)
+
+
+def part_checks(explain: Explain, truths: Sequence[PictureTruth], *, n_random: int = 100, seed: int = 0) -> PartChecks:
+    """Check an explanation of the predicted class of each picture against what is true of picture and model.
+
+    Parameters
+    ----------
+    truths : see `picture_truths`. n_random : random maps per picture that say where zero is.
+
+    Raises
+    ------
+    ValueError : for an empty list of pictures, or maps that are not on the grid of the truths.
+    """
+    if not len(truths):
         raise ValueError("no pictures were given to check: choose at least one row")
-    scores, undefined = [], 0
-    for row in progress(rows, "checking parts"):
-        checks = _check_picture(explain, classify, dataset, scenes, int(row), threshold)
-        if checks is not None:
-            undefined += checks.pop("undefined")
-            scores.append(checks)
-
-    def mean(name: str) -> float | None:
-        values = [s[name] for s in scores if s.get(name) is not None]
-        return float(np.mean(values)) if values else None
-
-    names = (
-        "sufficient",
-        "preservation",
-        "deletion",
-        "correctness",
-        "contrastivity",
-        "contrastivity_chance",
-        "distractibility",
-    )
-    means = {name: mean(name) for name in names}
-    three = [means[name] for name in names[:3] if means[name] is not None]
-    return PartChecks(
-        completeness=float(np.mean(three)) if three else None, **means, pictures=len(scores), undefined=undefined
-    )
+    rows: dict[str, list[dict[str, float]]] = {"scores": [], "random": [], "ceiling": []}
+    for i, truth in enumerate(progress(truths, "checking maps")):
+        grid = truth.covered.shape[-1]
+        own = _map(explain, truth.image, truth.target, grid)
+        rival = None if truth.rival is None else _map(explain, truth.image, truth.rival, grid)
+        rng = np.random.default_rng([seed, 71, i])
+        noise, other = rng.random((2, n_random, grid, grid))
+        for name, scores in (
+            ("scores", truth.score(own, rival)),
+            ("random", truth.score(noise, other)),
+            ("ceiling", truth.ceiling()),
+        ):
+            rows[name].append({check: float(values.mean()) for check, values in scores.items()})
+    return PartChecks(**{name: _columns(found) for name, found in rows.items()})
 
 
-def _check_picture(
-    explain: Explain, classify: Classify, dataset: ImageDataset, scenes: Scenes, row: int, threshold: float
-) -> dict[str, Any] | None:
-    species, label, image = scenes.species, int(dataset.labels[row]), dataset.image(row)
-    whole = scenes.render(dataset, row)
-    visible = [p for p in VARIED if (whole.parts == PARTS.index(p)).any()]
-    logits = classify([image, *_drawn(scenes, dataset, row, [(p,) for p in visible] + [(CLUTTER,)])])
-    if int(logits[0].argmax()) != label or not visible:
-        return None
-    drop = (logits[0, label] - logits[1:, label]).cpu().numpy()
-    maps = explain([image], torch.tensor([label], device=logits.device))
-    share = part_importance(maps[:, None], whole.parts[None])[0, 0]
-    by_part = {p: float(share[PARTS.index(p) - 1]) for p in visible}
-    important = {p for p in visible if by_part[p] > threshold}
-    kept, gone = classify(_drawn(scenes, dataset, row, [set(VARIED) - important, important])).argmax(1).tolist()
-    sets = [s for s in sufficient_parts(species, label) if s <= set(visible)]
-    result: dict[str, Any] = {
-        "sufficient": max(len(s & important) / len(s) for s in sets) if sets else None,
-        "preservation": float(kept == label),
-        "deletion": float(gone != label),
-        "undefined": 0,
-    }
-    ranks = [by_part[p] for p in visible]
-    if len(visible) > 1 and np.ptp(ranks) > 0 and np.ptp(drop[:-1]) > 0:
-        from scipy.stats import spearmanr  # slow to import
-
-        result["correctness"] = (1 + float(spearmanr(ranks, drop[:-1]).statistic)) / 2
-    else:
-        result["undefined"] = 1
-    small = np.abs(drop) < _SMALL_CHANGE * abs(float(logits[0, label]))
-    bare = scenes.render(dataset, row, without=(CLUTTER,))
-    region = (np.abs(whole.image.astype(int) - bare.image).max(2) > _VISIBLE_CHANGE) & (whole.parts == 0)
-    on_clutter = float(part_importance(maps[:, None], region.astype(np.uint8)[None], dilate=0)[0, 0, 0])
-    ignored = [s <= threshold for s, irrelevant in zip([*ranks, on_clutter], small, strict=True) if irrelevant]
-    result["distractibility"] = float(np.mean(ignored)) if ignored else None
-    return {**result, **_contrast(explain, image, maps, whole.parts, species, label, visible)}
+def _map(explain: Explain, image: Image.Image, target: int, grid: int) -> Float[np.ndarray, "1 g g"]:
+    maps = explain([image], torch.tensor([target]))
+    if tuple(maps.shape) != (1, grid, grid):
+        raise ValueError(f"the explanation gave maps of shape {tuple(maps.shape)}, not (1, {grid}, {grid})")
+    return maps.detach().double().cpu().numpy()
 
 
-def _contrast(
-    explain: Explain,
-    image: Image.Image,
-    maps: Float[Tensor, "1 g g"],
-    parts: UInt8[np.ndarray, "h w"],
-    species: Sequence[Bird],
-    label: int,
-    visible: Sequence[str],
-) -> dict[str, float | None]:
-    other = twin(species, label)
-    if other is None or other[1] not in visible:
-        return {"contrastivity": None, "contrastivity_chance": None}
-    rival = explain([image], torch.tensor([other[0]], device=maps.device))
-    gain = (part_importance(maps[:, None], parts[None]) - part_importance(rival[:, None], parts[None]))[0, 0]
-    gains = {p: gain[PARTS.index(p) - 1] for p in visible}
-    top = max(gains.values())
-    return {"contrastivity": float(gains[other[1]] >= top > 0), "contrastivity_chance": 1 / len(visible)}
+def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Float[np.ndarray, "rows"]]:
+    return {check: np.array([row.get(check, np.nan) for row in rows]) for check in CHECKS}

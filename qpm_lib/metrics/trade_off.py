@@ -22,6 +22,9 @@ class TradeOff(NamedTuple):
     evaluation: Evaluation
 
 
+_GAP = 0.01
+
+
 def trade_off(
     dense: DenseModel,
     store: FeatureStore,
@@ -39,7 +42,8 @@ def trade_off(
     Parameters
     ----------
     settings : pairs (n_features, n_per_class). epochs : of fine-tuning; by default those of `config`. time_limit :
-        seconds per selection, if `config` does not say less; the proven gap is part of the result.
+        seconds per selection, if `config` does not say less. A gap of 1 % is enough for a point of a curve, unless
+        `config` allows more; the proven gap is part of the result.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def trade_off(
     """
     if config.selection.method != "qpm":
         raise ValueError(f"selection.method (={config.selection.method!r}) must be qpm: the curves are those of QPM")
-    limit = min(time_limit, config.selection.time_limit)
+    limit, gap = min(time_limit, config.selection.time_limit), max(_GAP, config.selection.gap)
     rows, seed = store.rows(train=True), config.seed
     vectors = feature_vectors(dense, store, rows)
     a = relevance(vectors, store.labels[rows].numpy(), constant="zero")
@@ -56,7 +60,7 @@ def trade_off(
     points = []
     for n, k in progress(possible, "trade-off"):
         penalty = redundancy(a, n, config.selection.redundancy)
-        chosen = solve(a, penalty, n_features=n, n_per_class=k, gap=config.selection.gap, time_limit=limit, seed=seed)
+        chosen = solve(a, penalty, n_features=n, n_per_class=k, gap=gap, time_limit=limit, seed=seed)
         model, _ = fine_tune(dense, chosen, store, replace(config, fine_tune=tuning))
         points.append(TradeOff(n, k, chosen.gap, evaluate(model, store, dataset, k=k, seed=seed)))
     return points
