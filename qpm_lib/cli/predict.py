@@ -75,8 +75,8 @@ def _printable(name: str) -> str:
 
 def _show_answer(answer: Any) -> None:
     second = f"runner-up {answer.runner_up}, {answer.runner_up_score:.2f}"
-    because = (f"{u.name} {u.contribution:+.2f} at ({u.x:.0f}, {u.y:.0f})" for u in answer.features)
-    deciding = (f"{u.name} {u.contribution:+.2f} (of {u.of_class})" for u in answer.deciding)
+    because = [f"{u.name} {u.contribution:+.2f} at ({u.x:.0f}, {u.y:.0f})" for u in answer.features]
+    deciding = [f"{u.name} {u.contribution:+.2f} (of {u.of_class})" for u in answer.deciding]
     show(f"{_printable(answer.file)}: {answer.class_name} ({answer.score:.2f}; {second})")
-    show("  because  " + ", ".join(because))
-    show("  decided by  " + ", ".join(deciding))
+    show("  because  " + ", ".join([*because, f"constant of the class {answer.constant:+.2f}"]))
+    show("  decided by  " + ", ".join([*deciding, f"constants {answer.constant_lead:+.2f}"]))

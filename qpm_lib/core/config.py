@@ -6,7 +6,7 @@ from typing import Literal
 
 from qpm_lib.core.artifacts import content_hash
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class Reasons(Picker):
     def _take(
         self, out: Output, image: Image.Image, truth: int | None, title: str, *, target: int | None = None
     ) -> None:
-        values = self.model.head.normalise(out.vector.float())[0].detach().cpu().numpy()
+        values = self.model.head.strength(out.vector.float())[0].detach().cpu().numpy()
         maps, logits = out.maps[0].detach().float().cpu().numpy(), out.logits[0].detach().cpu().numpy()
         self.seen = Seen(self.model.backbone.square(image), maps, values, logits, truth, title)
         self.target = int(np.argmax(logits)) if target is None else target
@@ -132,10 +132,8 @@ class Reasons(Picker):
                 set_quietly(switch, True, self._blend)
                 bar.value = bar_html(float(added[f]), longest, self.colours[f])
         self._name_switches()
-        bias, score = float(self.model.head.bias[self.target]), float(self.seen.logits[self.target])
-        self.total.value = f"score {score:.2f} = sum of the contributions" + (
-            f" and the bias {bias:.2f}" if bias else ""
-        )
+        constant, score = float(self.model.head.constants[self.target]), float(self.seen.logits[self.target])
+        self.total.value = f"score {score:.2f} = sum of the bars and the constant of the class, {constant:.2f}"
         self._blend()
 
     def _name_switches(self) -> None:

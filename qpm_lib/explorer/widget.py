@@ -80,10 +80,12 @@ class Explorer(Reasons):
         a, b = self.target, int(self.other.value)
         added = (self.weight[a] - self.weight[b]) * self.seen.values
         difference = float(self.seen.logits[a] - self.seen.logits[b])
+        constants = float(self.model.head.constants[a] - self.model.head.constants[b])
         groups = compare_classes(self.model.class_weight, a, b)
         classes = (self.dataset.class_names[a], self.dataset.class_names[b])
         same = "<p>Choose another class to compare with.</p>"
-        self.comparison.value = same if a == b else comparison_html(classes, groups, added, self.names, difference)
+        told_apart = (classes, groups, added, self.names, difference, constants)
+        self.comparison.value = same if a == b else comparison_html(*told_apart)
 
     @told
     def _describe_feature(self, *_: Any) -> None:

@@ -27,10 +27,17 @@ def bar_html(value: float, longest: float, colour: str) -> str:
 
 
 def comparison_html(
-    classes: tuple[str, str], groups: Comparison, added: Float[np.ndarray, "n"], names: Sequence[str], difference: float
+    classes: tuple[str, str],
+    groups: Comparison,
+    added: Float[np.ndarray, "n"],
+    names: Sequence[str],
+    difference: float,
+    constants: float,
 ) -> str:
-    """Two classes in words: which features only one of them has, with what each adds to the difference of scores."""
-    return said("comparison", *classes, groups, names, added, difference)
+    """Two classes in words: which features only one of them has, with what each adds to the difference of scores,
+    and what the constants of the classes add.
+    """
+    return said("comparison", *classes, groups, names, added, difference, constants)
 
 
 def firing_html(

@@ -13,6 +13,7 @@ from qpm_lib.metrics.features import (
 from qpm_lib.metrics.ground_truth import CHECKS, PartChecks, PictureTruth, Skill, part_checks, picture_truths
 from qpm_lib.metrics.locality import Locality, blurred, feature_locality
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
+from qpm_lib.metrics.naming import propose_names, squared_correlation
 from qpm_lib.metrics.parts import VARIED, paint, part_importance, read_out
 from qpm_lib.metrics.purity import Purity, feature_purity
 from qpm_lib.metrics.trade_off import trade_off
@@ -48,9 +49,11 @@ __all__ = [
     "picture_truths",
     "plausibility",
     "pointing",
+    "propose_names",
     "read_out",
     "shapley",
     "sid",
+    "squared_correlation",
     "structural_grounding",
     "trade_off",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qpm_lib.core import progress
 from qpm_lib.data import ATTRIBUTES, FACTOR_PART, PARTS, present, random_bird, render
+from qpm_lib.metrics.naming import squared_correlation
 from qpm_lib.metrics.parts import coverage, part_importance
 
 _SHUFFLES = 20
@@ -89,10 +90,10 @@ def feature_purity(
         vectors.append(vector.float().cpu().numpy())
     x, on, area, best_on = (np.concatenate(parts) for parts in (vectors, shares, areas, ceilings))
     has = np.array([present(bird) for bird in birds])
-    explained = _squared_correlation(x, has.astype(float))
+    explained = squared_correlation(x, has.astype(float))
     best = explained.argmax(1)
     part = np.array([PARTS.index(FACTOR_PART[a.split("::")[0]]) - 1 for a in ATTRIBUTES])[best]
-    shuffled = [_squared_correlation(x, has[rng.permutation(n_birds)].astype(float)).max(1) for _ in range(_SHUFFLES)]
+    shuffled = [squared_correlation(x, has[rng.permutation(n_birds)].astype(float)).max(1) for _ in range(_SHUFFLES)]
     on_part, part_area, ceiling = (np.zeros(len(best)) for _ in range(3))
     for f, (a, p) in enumerate(zip(best, part, strict=True)):
         rows = has[:, a] & (area[:, p] > 0)
@@ -107,12 +108,3 @@ def _painted_shares(parts: UInt8[np.ndarray, "batch h w"], grid: int) -> Float[n
     painted = np.stack([coverage(np.stack([p == k for k in range(1, len(PARTS))]), grid) for p in parts])
     shares = part_importance(torch.from_numpy(painted), parts)
     return np.diagonal(shares, axis1=1, axis2=2).copy()
-
-
-def _squared_correlation(
-    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "n attributes"]
-) -> Float[np.ndarray, "features attributes"]:
-    """Squared Pearson correlation; zero where a column is constant."""
-    x, y = x - x.mean(0), y - y.mean(0)
-    size = np.sqrt((x**2).sum(0))[:, None] * np.sqrt((y**2).sum(0))[None]
-    return np.divide(x.T @ y, size, out=np.zeros_like(size), where=size > 1e-12) ** 2

@@ -1,5 +1,6 @@
 """The folder of a finished model: written whole, and its features renamed in all of it."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +20,18 @@ def write_model(module: nn.Module, manifest: ModelManifest, folder: Path, *, mad
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "examples", ignore_errors=True)
     save_module(module, folder, {**asdict(manifest), "made_by": made_by})
+
+
+_PROPOSED = re.compile(r"feature \d+( \(proposed: .*\))?")
+
+
+def with_proposals(names: Sequence[str], proposed: Mapping[int, tuple[str, float]]) -> dict[int, str]:
+    """Names of all features to which nobody gave another: `feature 12 (proposed: beak long, 0.71)`, or the number alone
+    where nothing is proposed.
+    """
+    free = [f for f, name in enumerate(names) if _PROPOSED.fullmatch(name)]
+    words = {f: f" (proposed: {name}, {support:.2f})" for f, (name, support) in proposed.items()}
+    return {f: f"feature {f}{words.get(f, '')}" for f in free}
 
 
 def rename_features(folder: Path, names: Sequence[str] | Mapping[int, str]) -> tuple[str, ...]:

@@ -35,6 +35,18 @@ class FixedHead(nn.Module):
         """(f - mean) / std."""
         return (vector - self.mean) / self.std.clamp_min(MIN_STD)
 
+    def strength(self, vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+        """f / std: what a picture adds to the score of a class per unit of weight, never negative after a ReLU."""
+        return vector / self.std.clamp_min(MIN_STD)
+
+    @property
+    def constants(self) -> Float[Tensor, "classes"]:
+        """What each class has without any picture, b_c - sum_f W_cf mean_f / std_f: its score where no feature is on.
+
+        W strength + constants is the score.
+        """
+        return (self.bias - self.weight @ (self.mean / self.std.clamp_min(MIN_STD))).detach()
+
     def forward(self, vector: Float[Tensor, "batch n"]) -> Float[Tensor, "batch classes"]:
         """Class scores."""
         with full_precision(vector.device):  # the explanation adds up to the score

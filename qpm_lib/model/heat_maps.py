@@ -29,7 +29,8 @@ def heat_map_figure(result: Result, model: DinoQPM) -> Figure:
     show_images(
         left, panels, columns=len(panels), titles=titles, caption=f"{answer.class_name}; runner-up {answer.runner_up}"
     )
-    contribution_bars(right, result.explanation.contributions[0, used].numpy(), features, colours, bias=answer.bias)
+    terms = result.explanation.contributions[0, used].numpy()
+    contribution_bars(right, terms, features, colours, constant=answer.constant)
     return figure
 
 

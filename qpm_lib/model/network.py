@@ -20,16 +20,16 @@ class Explanation(NamedTuple):
     Attributes
     ----------
     target : class of each picture. features : positions (0 to n-1) of its k features, ascending.
-    contributions : what each of them adds to the logit; their sum is the logit minus the bias of the class (a QPM has
-        none).
-    maps : (B, k, g, g), each sums to the part of its contribution that depends on the picture:
-    `contribution + weight * mean / std`. Where classes have different numbers of features, k is the largest;
-    the rest are features with weight zero.
+    contributions : what each of them adds to the logit in this picture, W_cf f_f / std_f: never negative in a QPM.
+    constant : what the class has without any picture; with the contributions it adds up to the logit.
+    maps : (B, k, g, g), each sums to its contribution. Where classes have different numbers of features, k is the
+    largest; the rest are features with weight zero.
     """
 
     target: Int[Tensor, "batch"]
     features: Int[Tensor, "batch k"]
     contributions: Float[Tensor, "batch k"]
+    constant: Float[Tensor, "batch"]
     maps: Float[Tensor, "batch k g g"]
 
 
@@ -136,8 +136,9 @@ class TokenModel(nn.Module):
         )
         rows = torch.arange(len(target), device=chosen.device)[:, None]
         used, std = weights[rows, chosen], self.head.std.detach().clamp_min(MIN_STD)[chosen]
-        contributions = used * self.head.normalise(out.vector.float())[rows, chosen]
-        return Explanation(target, chosen, contributions.detach(), maps[rows, chosen] * (used / std)[..., None, None])
+        contributions = used * self.head.strength(out.vector.float())[rows, chosen]
+        shares = maps[rows, chosen] * (used / std)[..., None, None]
+        return Explanation(target, chosen, contributions.detach(), self.head.constants[target], shares)
 
     def local_map(self, out: Output, target: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
         """The maps of a class added up; the sum over the picture is the logit plus a constant of the class."""

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FeatureUse:
-    """A feature of the predicted class: what it adds to the score, and where its map is strongest,
+    """A feature of the predicted class: what it adds to the score in this picture, and where its map is strongest,
     in pixels of the picture.
     """
 
@@ -35,7 +35,7 @@ class DecidingFeature:
     """A feature that the predicted class and the runner-up weigh differently, and what it adds to the difference of
     their scores.
 
-    `of_class` gives it the larger weight; a feature of the runner-up that is absent adds to the difference, too.
+    `of_class` gives it the larger weight; a feature of the runner-up takes from the difference what it adds there.
     """
 
     feature: int
@@ -51,21 +51,22 @@ class Answer:
     Attributes
     ----------
     file : the picture. class_name, score : the predicted class and its logit: the sum of the contributions of
-        `features`, and `bias`.
+        `features`, and `constant`, which is the same for every picture.
     runner_up, runner_up_score : the class with the second highest logit. features : from the largest contribution to
         the smallest.
-    deciding : features that separate the two classes; what they add up to is the difference of the scores minus that of
-        the biases.
+    deciding : features that separate the two classes; with `constant_lead`, the difference of the constants, they add
+        up to the difference of the scores.
     """
 
     file: str
     class_name: str
     score: float
-    bias: float
+    constant: float
     runner_up: str
     runner_up_score: float
     features: tuple[FeatureUse, ...]
     deciding: tuple[DecidingFeature, ...]
+    constant_lead: float
 
 
 class Skipped(NamedTuple):
@@ -126,8 +127,8 @@ def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) ->
     out = model.output(images)
     order = out.logits.argsort(dim=1, descending=True, stable=True)
     explanation = model.explain_tokens(out, order[:, 0])
-    values = model.head.normalise(out.vector.float()).detach().cpu()
-    weight, bias, aspect = model.class_weight.detach().cpu(), model.head.bias.detach().cpu(), model.backbone.aspect
+    values = model.head.strength(out.vector.float()).detach().cpu()
+    weight, constants, aspect = model.class_weight.detach().cpu(), model.head.constants.cpu(), model.backbone.aspect
     for i, (path, image) in enumerate(zip(files, images, strict=True)):
         one = Explanation(*(part[i : i + 1].cpu() for part in explanation))
         first, second = order[i, 0].item(), order[i, min(1, order.shape[1] - 1)].item()
@@ -153,11 +154,12 @@ def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) ->
             str(path),
             model.class_names[first],
             float(out.logits[i, first]),
-            float(bias[first]),
+            float(constants[first]),
             model.class_names[second],
             float(out.logits[i, second]),
             tuple(sorted(features, key=lambda use: -use.contribution)),
             tuple(sorted(deciding, key=lambda use: -abs(use.contribution))),
+            float(constants[first] - constants[second]),
         )
         yield Result(answer, image, one)
 

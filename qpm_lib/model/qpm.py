@@ -14,7 +14,7 @@ from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.data import to_rgb
 from qpm_lib.model.adapter import Adapter, Output
 from qpm_lib.model.files import load_module
-from qpm_lib.model.folder import rename_features, write_model
+from qpm_lib.model.folder import rename_features, with_proposals, write_model
 from qpm_lib.model.head import FixedHead
 from qpm_lib.model.manifest import ModelManifest, manifest_of, read_manifest
 from qpm_lib.model.network import Explanation, TokenModel
@@ -134,6 +134,17 @@ class DinoQPM(TokenModel):
         if self._folder is None or self.manifest is None:
             raise ValueError("the model lies in no folder yet: save it first, then name its features")
         self.manifest = replace(self.manifest, feature_names=rename_features(self._folder, names))
+
+    def propose_names(self, proposed: Mapping[int, tuple[str, float]]) -> None:
+        """Propose names with their support (0 to 1), by feature; they are marked as proposed, in the model folder too.
+
+        A name that a person gave stays. A feature without a proposal is called by its number.
+
+        Raises
+        ------
+        ValueError : when the model lies in no folder yet.
+        """
+        self.rename_features(with_proposals(self.feature_names, proposed))
 
     def save(self, folder: Path, *, backbone: dict[str, Any], made_by: str = "", cropped: bool = False) -> None:
         """Write the model folder; what described an earlier model in it is removed.

@@ -52,22 +52,20 @@ def contribution_bars(
     features: Int[np.ndarray, "k"],
     colours: Sequence[str],
     *,
-    bias: float = 0.0,
+    constant: float = 0.0,
 ) -> Axes:
-    """What each feature adds to the logit, largest on top; the title gives the logit: their sum,
-    and the bias where there is one.
+    """What each feature adds to the logit, largest on top, and below, in grey, the constant of the class, where there
+    is one; the title gives the logit, which is their sum.
     """
     order = np.argsort(contributions)
-    ax.barh(
-        range(len(order)),
-        contributions[order],
-        color=[colours[features[i]] for i in order],
-        edgecolor="black",
-        linewidth=0.5,
-    )
-    ax.set_yticks(range(len(order)), [f"feature {features[i]}" for i in order], fontsize=8)
+    values, ink = contributions[order].tolist(), [colours[features[i]] for i in order]
+    names = [f"feature {features[i]}" for i in order]
+    if constant:
+        values, ink, names = [constant, *values], ["lightgrey", *ink], ["constant", *names]
+    ax.barh(range(len(values)), values, color=ink, edgecolor="black", linewidth=0.5)
+    ax.set_yticks(range(len(values)), names, fontsize=8)
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_title(f"logit = {contributions.sum() + bias:.2f}" + (f" (bias {bias:.2f})" if bias else ""), fontsize=9)
+    ax.set_title(f"logit = {contributions.sum() + constant:.2f}", fontsize=9)
     ax.tick_params(axis="x", labelsize=8)
     return ax
 

@@ -99,7 +99,7 @@ def _view(run: RunFolder, folder: Path, current: Collection[str]) -> ModelView |
 
 def _agree(model: DinoQPM, snapshot: Snapshot) -> bool:
     """Whether the model would answer as the snapshot says."""
-    scores = snapshot.values @ model.class_weight.numpy().T + model.head.bias.numpy()
+    scores = snapshot.values @ model.class_weight.numpy().T + model.head.constants.numpy()
     answered = scores[np.arange(len(scores)), snapshot.predicted[snapshot.kept]]
     return bool((answered >= scores.max(1) - 1e-3 * np.abs(scores).max()).all())
 

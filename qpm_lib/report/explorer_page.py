@@ -29,7 +29,7 @@ def explorer_page(view: ModelView) -> Page:
         "features": view.feature_names,
         "colours": view.colours,
         "weight": [[[f, float(f"{row[f]:.5g}")] for f in np.flatnonzero(row).tolist()] for row in view.weight],
-        "bias": _short(view.bias),
+        "constants": _short(view.constants),
         "grid": int(snapshot.maps.shape[-1]),
         "pictures": pictures,
     }

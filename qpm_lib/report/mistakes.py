@@ -34,7 +34,7 @@ class Reason:
 class Mistake:
     """A wrong answer: its scores, the lead of the answer here and at the usual values of the truth, and the reasons.
 
-    `rest` is what features that both classes have with different weights, and the biases, add to the lead.
+    `rest` is what the constants, and features that both classes have with different weights, add to the lead.
     """
 
     row: int
@@ -76,7 +76,7 @@ def explain_mistake(view: ModelView, position: int) -> Mistake:
     values, usual = view.snapshot.values[position], view.snapshot.typical[truth]
     groups = compare_classes(view.model.class_weight, answer, truth)
     mine, theirs = groups.only_a.tolist(), groups.only_b.tolist()
-    scores = view.weight[[answer, truth]] @ values + view.bias[[answer, truth]]
+    scores = view.weight[[answer, truth]] @ values + view.constants[[answer, truth]]
     difference = view.weight[answer] - view.weight[truth]
     reasons = [
         Reason(

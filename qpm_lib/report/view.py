@@ -21,7 +21,7 @@ class ModelView:
 
     Attributes
     ----------
-    weight (C, n), bias (C,), used (C, n) : the class layer. alike : whether a class is a set of features,
+    weight (C, n), bias, constants (C,), used (C, n) : the class layer. alike : whether a class is a set of features,
         and nothing else.
     truth, answer : (m,) classes of the kept pictures. right, total : (C,) test pictures answered rightly, and in all.
     """
@@ -29,6 +29,7 @@ class ModelView:
     def __init__(self, model: DinoQPM, snapshot: Snapshot, folder: Path) -> None:
         self.model, self.snapshot, self.folder = model, snapshot, folder
         self.weight, self.bias = model.class_weight.cpu().numpy(), model.head.bias.cpu().numpy()
+        self.constants = model.head.constants.cpu().numpy()
         self.used, self.colours = self.weight != 0, feature_colours(self.weight)
         strengths = np.unique(self.weight[self.used])
         self.alike = bool(len(strengths) == 1 and strengths[0] > 0 and np.ptp(self.bias) == 0)

@@ -27,12 +27,12 @@ class Snapshot:
     Attributes
     ----------
     labels, predicted : (N,) true and predicted class of every test picture. typical : (C, n)
-    median of the normalised features over the rightly answered test pictures of each class (over all of them where none
-    is answered rightly). kept : (m,) positions in 0 to N-1 of the pictures that are kept: mistakes first (the surest
-    ones first), then pictures that were answered rightly, of each class the most typical one first. rows : (m,)
-    their rows in the data set, which also name the files `pictures/<row>.jpg`. values : (m, n) normalised features.
-    below : (m, n) share of the pictures behind `typical` in which the feature is weaker than in this one. maps : (m, n,
-    g, g) size of the map of each feature, as parts of 255 of `peaks` (m, n).
+    median strength (f / std) of the features over the rightly answered test pictures of each class (over all of them
+    where none is answered rightly). kept : (m,) positions in 0 to N-1 of the pictures that are kept: mistakes first
+    (the surest ones first), then pictures that were answered rightly, of each class the most typical one first.
+    rows : (m,) their rows in the data set, which also name the files `pictures/<row>.jpg`. values : (m, n) strength
+    of features. below : (m, n) share of the pictures behind `typical` in which the feature is weaker than in this
+    one. maps : (m, n, g, g) size of the map of each feature, as parts of 255 of `peaks` (m, n).
     """
 
     labels: Int[np.ndarray, "images"]
@@ -125,7 +125,7 @@ def take_snapshot(
     """
     tests = store.rows(train=False)
     vectors, logits = zip(
-        *((model.head.normalise(out.vector).cpu(), out.logits.cpu()) for out, _ in outputs(model, store, tests)),
+        *((model.head.strength(out.vector).cpu(), out.logits.cpu()) for out, _ in outputs(model, store, tests)),
         strict=True,
     )
     values, scores, labels = (

@@ -65,8 +65,9 @@ def test_answers_add_up(folder, pictures, backbone):
         assert answer.file == str(path)
         assert (answer.class_name, answer.runner_up) == (model.class_names[first], model.class_names[second])
         assert answer.score == pytest.approx(float(logits[first]), abs=1e-4)
-        assert sum(u.contribution for u in answer.features) + answer.bias == pytest.approx(answer.score, abs=1e-4)
-        assert sum(u.contribution for u in answer.deciding) == pytest.approx(
+        assert sum(u.contribution for u in answer.features) + answer.constant == pytest.approx(answer.score, abs=1e-4)
+        assert all(u.contribution >= 0 for u in answer.features)
+        assert sum(u.contribution for u in answer.deciding) + answer.constant_lead == pytest.approx(
             float(logits[first] - logits[second]), abs=1e-4
         )
         assert sorted(u.feature for u in answer.features) == np.flatnonzero(weight[first]).tolist()
@@ -203,7 +204,7 @@ def test_a_baseline_answers_too(toy, toy_store, backbone, tmp_path):
     toy.image(0).save(tmp_path / "a.png")
     [result] = predict_files(loaded, [tmp_path / "a.png"])
     answer = result.answer
-    assert sum(u.contribution for u in answer.features) + answer.bias == pytest.approx(answer.score, abs=1e-3)
+    assert sum(u.contribution for u in answer.features) + answer.constant == pytest.approx(answer.score, abs=1e-3)
     assert "SLDD for 4 classes" in (tmp_path / "m" / "README.md").read_text()
 
 

@@ -15,7 +15,7 @@
   const fill = (list, items) => list.replaceChildren(...(items.length ? items : [text("li", "none")]));
   const picture = () => data.pictures[found[here]];
   const weights = (c) => new Map(data.weight[c]);
-  const score = (p, c) => data.weight[c].reduce((sum, [f, w]) => sum + w * p.values[f], data.bias[c]);
+  const score = (p, c) => data.weight[c].reduce((sum, [f, w]) => sum + w * p.values[f], data.constants[c]);
   const signed = (v) => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
   const pageOf = (f) => `feature_${String(f).padStart(2, "0")}.html`;
   const title = (f) => text("a", data.features[f], { href: pageOf(f) });
@@ -69,7 +69,7 @@
     at("difference").hidden = other === target;
     if (other === target) return;
     const gap = score(p, target) - score(p, other);
-    at("gap").textContent = `${data.classes[target]} is ${Math.abs(gap).toFixed(2)} ${gap < 0 ? "below" : "above"} ${data.classes[other]}. Each number is what a feature adds to that.`;
+    at("gap").textContent = `${data.classes[target]} is ${Math.abs(gap).toFixed(2)} ${gap < 0 ? "below" : "above"} ${data.classes[other]}. Each number is what a feature adds to that; the constants of the classes add ${signed(data.constants[target] - data.constants[other])}.`;
     const line = (f) => {
       const item = text("li", "");
       const added = ((mine.get(f) ?? 0) - (theirs.get(f) ?? 0)) * p.values[f];
@@ -113,8 +113,7 @@
       item.append(label, bar, text("span", signed(value), { class: "value" }), more);
       return item;
     }));
-    const bias = data.bias[target] ? ` and the bias ${data.bias[target].toFixed(2)}` : "";
-    at("total").textContent = `Score ${score(p, target).toFixed(2)}: the sum of the contributions${bias}.`;
+    at("total").textContent = `Score ${score(p, target).toFixed(2)}: the sum of the bars and the constant of the class, ${signed(data.constants[target])}.`;
     blend();
     compare();
     look();
