@@ -58,9 +58,8 @@ def test_planted_classes_are_found_by_name(fitted, tokens):
 def test_explanations_add_up_and_point_at_the_planted_patches(fitted, tokens):
     x, y = tokens[False]
     explanation = fitted.explain(x)
-    np.testing.assert_allclose(
-        explanation.contributions.sum(1), fitted.decision_function(x).max(1), rtol=1e-4, atol=1e-4
-    )
+    total = explanation.contributions.sum(1) + explanation.constant
+    np.testing.assert_allclose(total, fitted.decision_function(x).max(1), rtol=1e-4, atol=1e-4)
     right = fitted.predict(x) == y
     label = np.searchsorted(fitted.classes_, y)
     peak = explanation.maps.sum(1).flatten(1).argmax(1).numpy()

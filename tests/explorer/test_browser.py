@@ -63,7 +63,7 @@ def data_of(page):
 
 
 def score_of(data, picture, c):
-    return sum(w * picture["values"][f] for f, w in data["weight"][c]) + data["bias"][c]
+    return sum(w * picture["values"][f] for f, w in data["weight"][c]) + data["constants"][c]
 
 
 def test_the_explorer_of_the_report(smoke, page):
@@ -73,7 +73,7 @@ def test_the_explorer_of_the_report(smoke, page):
     assert f"Picture {first['row']}:" in page.inner_text("#words")
     assert page.evaluate("document.getElementById('photo').naturalWidth") > 100
     shown = score_of(data, first, first["predicted"])
-    assert sum(numbers(page, "#bars .value")) + data["bias"][first["predicted"]] == pytest.approx(shown, abs=0.03)
+    assert sum(numbers(page, "#bars .value")) + data["constants"][first["predicted"]] == pytest.approx(shown, abs=0.03)
     assert f"Score {shown:.2f}" in page.inner_text("#total").replace("−", "-")
     everything = pixels(page)
     assert (everything[..., 3] > 100).mean() > 0.01

@@ -103,10 +103,12 @@ def test_the_explanation_sums_to_the_logit(pooling):
     for c in range(3):
         target = torch.full((3,), c)
         explanation = model.explain_tokens(out, target)
-        torch.testing.assert_close(explanation.contributions.sum(1), out.logits[:, c])
-        constant = (model.head.weight[c] * model.head.mean / model.head.std).sum()
-        torch.testing.assert_close(explanation.maps.sum((1, 2, 3)) - constant, out.logits[:, c])
-        torch.testing.assert_close(model.local_map(out, target).sum((1, 2)) - constant, out.logits[:, c])
+        torch.testing.assert_close(explanation.contributions.sum(1) + explanation.constant, out.logits[:, c])
+        torch.testing.assert_close(explanation.maps.sum((2, 3)), explanation.contributions)
+        assert (explanation.contributions >= 0).all()
+        constant = -(model.head.weight[c] * model.head.mean / model.head.std).sum()
+        torch.testing.assert_close(explanation.constant, constant.expand(3))
+        torch.testing.assert_close(model.local_map(out, target).sum((1, 2)) + constant, out.logits[:, c])
         assert explanation.features.tolist() == [np.flatnonzero(a_selection().assignment[c]).tolist()] * 3
 
 
@@ -199,7 +201,8 @@ def test_pictures_in_explanation_out(toy, toy_store, backbone, tmp_path):
             model.explain([toy.image(0)], torch.tensor(target))
     prediction, explanation = model.predict([toy.image(0), toy.image(9).convert("L")]), model.explain([toy.image(0)])
     assert prediction.logits.shape == (2, 4)
-    torch.testing.assert_close(explanation.contributions.sum(1), prediction.logits[:1].amax(1), rtol=1e-3, atol=1e-3)
+    total = explanation.contributions.sum(1) + explanation.constant
+    torch.testing.assert_close(total, prediction.logits[:1].amax(1), rtol=1e-3, atol=1e-3)
     from_store = model(*toy_store.fetch(torch.tensor([0]))[:2])
     torch.testing.assert_close(prediction.logits[:1], from_store.logits, rtol=0.02, atol=0.02)
 

@@ -185,6 +185,18 @@ def test_names_of_features_reach_the_card(folder, tmp_path):
         assert [line for line in after if line not in rows] == [line for line in before if "(examples/" not in line]
 
 
+def test_proposed_names_are_marked_and_give_way_to_those_of_a_person(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "m")
+    model = DinoQPM.load(copy)
+    model.rename_features({1: "a hooked beak"})
+    model.propose_names({0: ("beak long", 0.712), 1: ("crown cap", 0.9)})
+    names = ("feature 0 (proposed: beak long, 0.71)", "a hooked beak", "feature 2", "feature 3")
+    assert model.feature_names == DinoQPM.load(copy).feature_names == names
+    assert "| feature 0 (proposed: beak long, 0.71) | " in (copy / "README.md").read_text()
+    model.propose_names({2: ("tail fan", 0.5)})  # measured again, otherwise
+    assert model.feature_names == ("feature 0", "a hooked beak", "feature 2 (proposed: tail fan, 0.50)", "feature 3")
+
+
 def test_a_baseline_answers_too(toy, toy_store, backbone, tmp_path):
     """Real weights, a bias, and classes with different numbers of features."""
     torch.manual_seed(1)

@@ -85,6 +85,11 @@ def test_plots_return_their_axes(planted, trained):
     bars = plotting.contribution_bars(plt.subplots()[1], np.array([2.0, -1.0]), np.array([1, 3]), colours)
     assert [round(b.get_width(), 3) for b in bars.patches] == [-1.0, 2.0]
     assert bars.get_title() == "logit = 1.00"
+    features = np.array([1, 3])
+    bars = plotting.contribution_bars(plt.subplots()[1], np.array([2.0, 0.5]), features, colours, constant=-3.0)
+    assert [round(b.get_width(), 3) for b in bars.patches] == [-3.0, 0.5, 2.0]
+    assert [t.get_text() for t in bars.get_yticklabels()] == ["constant", "feature 3", "feature 1"]
+    assert bars.get_title() == "logit = -0.50"
 
 
 def test_a_solve_is_drawn_while_it_runs(monkeypatch):

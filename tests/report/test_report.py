@@ -62,7 +62,7 @@ def test_a_snapshot_is_what_the_model_says(taken, model, toy, toy_store):
     np.testing.assert_array_equal(snapshot.labels, toy.labels[toy.test_rows])
     np.testing.assert_array_equal(snapshot.rows, tests[snapshot.kept])
     assert sorted(snapshot.rows) == sorted(set(snapshot.rows.tolist()))
-    values = model.head.normalise(out.vector).detach().numpy()
+    values = model.head.strength(out.vector).detach().numpy()
     np.testing.assert_allclose(snapshot.values, values[snapshot.kept], rtol=1e-5)
     for c in range(4):
         mine = snapshot.labels == c
@@ -195,7 +195,8 @@ def test_reasons_add_up_to_the_lead(view):
     assert len(sections) == len(wrong) > 0
     for section in sections:
         lead = float(re.search(r"leads by (\d+\.\d+)", section).group(1))
-        assert sum(numbers(section)) == pytest.approx(lead, abs=0.03)
+        rest = re.search(r"the constants of the two classes: ([+-]\d+\.\d+)", section)
+        assert sum(numbers(section)) + (float(rest.group(1)) if rest else 0) == pytest.approx(lead, abs=0.03)
         path = re.search(r'src="(strips/[^"]+)"', section).group(1)
         with Image.open(view.folder / path) as strip:
             assert strip.size == (405, 135)
@@ -210,7 +211,8 @@ def test_what_moved_the_lead_adds_up_too(view):
         truth, answer = snapshot.labels[snapshot.kept[position]], snapshot.predicted[snapshot.kept[position]]
         lead = float(re.search(r"leads by (\d+\.\d+)", section).group(1))
         words, size = re.search(r"(the truth|even then the answer) would lead by (\d+\.\d+)", section).groups()
-        usually = (weight[answer] - weight[truth]) @ snapshot.typical[truth]
+        constants = view.constants[answer] - view.constants[truth]
+        usually = (weight[answer] - weight[truth]) @ snapshot.typical[truth] + constants
         assert float(size) * (-1 if words == "the truth" else 1) == pytest.approx(usually, abs=0.006)
         moved = [
             added - float(v)
@@ -248,7 +250,7 @@ def signed(model, taken, tmp_path):
     )
     other = DinoQPM(model.adapter, head, features=model.features, class_names=("a", "b", "c", "d")).eval()
     shutil.copytree(taken[1] / "pictures", tmp_path / "pictures")
-    predicted = (taken[0].values @ weight.T + head.bias.numpy()).argmax(1)
+    predicted = (taken[0].values @ weight.T + head.constants.numpy()).argmax(1)
     kept = np.arange(len(predicted))
     snapshot = replace(taken[0], labels=taken[0].labels[taken[0].kept], predicted=predicted, kept=kept)
     return ModelView(other, snapshot, tmp_path)
@@ -273,15 +275,15 @@ def test_pages_of_a_baseline_tell_for_from_against(signed):
     wrong = np.flatnonzero(snapshot.labels != snapshot.predicted)
     assert len(sections) == len(wrong) > 0
     for position, section in zip(wrong, sections, strict=True):
-        scores = signed.weight @ snapshot.values[position] + signed.bias
+        scores = signed.weight @ snapshot.values[position] + signed.constants
         lead = scores[snapshot.predicted[position]] - scores[snapshot.labels[position]]
-        rest = re.search(r"different weights, and the bias: ([+-]\d+\.\d+)", section)
+        rest = re.search(r"with different weights: ([+-]\d+\.\d+)", section)
         assert sum(numbers(section)) + (float(rest.group(1)) if rest else 0) == pytest.approx(lead, abs=0.03)
         pair = {int(snapshot.labels[position]), int(snapshot.predicted[position])}
         assert ("feature 0 (against)" in section) == (
             pair == {2, 3}
         )  # only c has it, against; a and b have it, too, with other weights
-        assert rest  # a shared feature with another weight, or the bias, in every pair of these classes
+        assert rest  # constants differ in every pair of these classes
 
 
 def test_pages_lead_to_each_other(view):
@@ -347,7 +349,7 @@ def test_the_explorer_page_can_work_out_every_score(taken, model, toy_store):
     assert [p["row"] for p in data["pictures"]] == sorted(snapshot.rows.tolist())
     for p in data["pictures"]:
         logits = outputs_of(model, toy_store, torch.tensor([p["row"]])).logits[0]
-        scores = [sum(w * p["values"][f] for f, w in data["weight"][c]) + data["bias"][c] for c in range(4)]
+        scores = [sum(w * p["values"][f] for f, w in data["weight"][c]) + data["constants"][c] for c in range(4)]
         np.testing.assert_allclose(scores, logits.detach(), atol=1e-3)
         assert p["predicted"] == int(logits.argmax())
 

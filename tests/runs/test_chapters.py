@@ -115,7 +115,8 @@ def test_the_model_of_the_chain_is_what_it_claims(smoke):
     rows = dataset.test_rows[:4]
     explanation = model.explain([dataset.image(int(r)) for r in rows])
     logits = model.predict([dataset.image(int(r)) for r in rows]).logits
-    torch.testing.assert_close(explanation.contributions.sum(1), logits.amax(1), rtol=1e-4, atol=1e-4)
+    total = explanation.contributions.sum(1) + explanation.constant
+    torch.testing.assert_close(total, logits.amax(1), rtol=1e-4, atol=1e-4)
     assert reported > 2 / len(weight)
 
 
