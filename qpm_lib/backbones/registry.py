@@ -1,4 +1,8 @@
-"""The backbones there are: names, sizes, normalisation, licences."""
+"""The backbones there are: names, sizes, normalisation, licences.
+
+A vision transformer of timm needs an entry and nothing else; another family also `_build` in `frozen.py` and the
+translation of its official weights in `weights.py`.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,5 +1,8 @@
 """Labelled pictures: rendered toy birds, CUB-200-2011, Stanford Cars, FGVC-Aircraft, folders and lists,
 all as one `ImageDataset`.
+
+Another data set needs a reader here, its kind in `load.py` and in `DataConfig` (`core/config.py`), and perhaps a
+profile.
 """
 
 from qpm_lib.data.aircraft import read_aircraft

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qpm_lib.data.dataset import ImageDataset
-from qpm_lib.data.layout import check_names, data_folder
+from qpm_lib.data.official import check_names, data_folder
 
 LAYOUT = (
     "FGVC-Aircraft needs data/variants.txt, data/images_variant_trainval.txt, data/images_variant_test.txt, "

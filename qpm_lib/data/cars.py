@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from qpm_lib.data.dataset import ImageDataset
-from qpm_lib.data.layout import check_names, data_folder
+from qpm_lib.data.official import check_names, data_folder
 
 LAYOUT = (
     "Stanford Cars needs devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat (beside "

@@ -21,7 +21,7 @@ import requests
 
 from qpm_lib.core import progress
 from qpm_lib.data.dataset import ImageDataset
-from qpm_lib.data.layout import leads_out
+from qpm_lib.data.official import leads_out
 
 _CHUNK = 2**20
 _DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)

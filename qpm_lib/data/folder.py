@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from qpm_lib.data.dataset import ImageDataset
-from qpm_lib.data.layout import leads_out
+from qpm_lib.data.official import leads_out
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 

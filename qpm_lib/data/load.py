@@ -90,10 +90,12 @@ def _render(config: DataConfig) -> None:
 def _read(config: DataConfig) -> ImageDataset:
     split = {"test_share": config.test_share, "seed": config.seed}
     readers = {
+        "toybirds": read_cub,
+        "cub": read_cub,
         "cars": read_cars,
         "aircraft": read_aircraft,
         "folder": partial(read_folder, **split),
         "csv": partial(read_manifest, **split),
     }
-    dataset = readers.get(config.kind, read_cub)(_root(config))
+    dataset = readers[config.kind](_root(config))
     return dataset.crop_to_boxes() if config.crop else dataset

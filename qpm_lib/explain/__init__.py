@@ -2,7 +2,7 @@
 
 from qpm_lib.explain.base import ExplanationMethod
 from qpm_lib.explain.intrinsic import ClassMapExplanation, Comparison, IntrinsicExplanation, compare_classes
-from qpm_lib.explain.reference import CentredBlob, RandomMap
+from qpm_lib.explain.uninformed import CentredBlob, RandomMap
 
 __all__ = [
     "CentredBlob",

@@ -1,4 +1,7 @@
-"""The contract of every explanation method: pictures and classes in, one map per picture out."""
+"""The contract of every explanation method: pictures and classes in, one map per picture out.
+
+A new method is a file here and a name in `__init__.py`; chapter 6 measures those that its cells list.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from qpm_lib.data import ImageDataset
+from qpm_lib.explorer.callbacks import told
 from qpm_lib.explorer.controls import PER_PAGE, THUMB, Controls
-from qpm_lib.explorer.telling import told
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM, outputs
 from qpm_lib.plotting import to_jpeg

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from qpm_lib.data import ImageDataset, load_scenes
+from qpm_lib.explorer.callbacks import set_quietly, told
 from qpm_lib.explorer.controls import SIDE, read_upload
 from qpm_lib.explorer.picker import Picker
-from qpm_lib.explorer.telling import set_quietly, told
 from qpm_lib.explorer.words import bar_html, said, words_html
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM, Output, outputs_of

@@ -12,9 +12,9 @@ import torch
 
 from qpm_lib.data import ImageDataset
 from qpm_lib.explain import compare_classes
+from qpm_lib.explorer.callbacks import set_quietly, told
 from qpm_lib.explorer.controls import feature_options
 from qpm_lib.explorer.reasons import Reasons
-from qpm_lib.explorer.telling import set_quietly, told
 from qpm_lib.explorer.words import comparison_html, firing_html, users_html
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM, most_activating, outputs_of

@@ -1,4 +1,6 @@
-"""What the explorer says in words and bars, as HTML."""
+"""What the explorer says in words and bars, as HTML: values for the sentences of `templates/words.html`. Titles,
+alternative texts and the line of the score are in `reasons.py`.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""All measures of one model on one feature store, streamed batch by batch."""
+"""All measures of one model on one feature store, streamed batch by batch. The names in `MEASURES` are the columns of
+every table; a measure that is no share also stands in `_PLAIN` of `runs/formats.py`.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,10 +1,10 @@
 """From tokens to a classifier that explains itself: adapter, dense model, losses, training, `DinoQPM`, its folder."""
 
 from qpm_lib.model.adapter import Output
+from qpm_lib.model.answer_figure import heat_map_figure, save_heat_map
 from qpm_lib.model.card import describe_model
 from qpm_lib.model.dense import DenseModel, LinearProbe
 from qpm_lib.model.head import FixedHead
-from qpm_lib.model.heat_maps import heat_map_figure, save_heat_map
 from qpm_lib.model.losses import diversity_loss
 from qpm_lib.model.network import Explanation
 from qpm_lib.model.outputs import (
@@ -18,7 +18,7 @@ from qpm_lib.model.outputs import (
 )
 from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, model_folder, predict_files
 from qpm_lib.model.qpm import DinoQPM
-from qpm_lib.model.stages import fine_tune, train_dense, train_linear_probe
+from qpm_lib.model.trainings import fine_tune, train_dense, train_linear_probe
 
 __all__ = [
     "Classifier",

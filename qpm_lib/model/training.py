@@ -1,4 +1,4 @@
-"""The only training loop."""
+"""The training loop of all models, with its optimiser (the embedded backbone is pre-trained by another one)."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""Pictures for the explorer, fast: everything that does not change with a control is prepared once per picture.
+"""Pictures with maps for the explorer and the report, fast: everything that does not change with a
+control is prepared once per picture.
 
 A picture with five maps at 448 pixels is blended and encoded in well under 60 ms (`benchmarks/explorer.py`)."""
 

@@ -1,7 +1,10 @@
 """One fixed colour per feature.
 
-Colours come from a palette that colour-blind people can tell apart (Okabe and Ito, extended with three of Tol's),
-and features used together by a class get different ones; numbers are always written beside them."""
+Colours come from a palette that colour-blind people can tell apart (Okabe and Ito, extended with three of Tol's), and
+features used together by a class get different ones; numbers are always written beside them. How a map is laid over a
+picture is written in `maps.py` (figures, card), in `canvas.py` (widget, strips of the report) and in the script of
+the static explorer (`report/templates/explorer.js`).
+"""
 
 import numpy as np
 from jaxtyping import Bool, Float

@@ -1,13 +1,13 @@
 """Run folders, the chapters that fill them, and the tables made from them."""
 
 from qpm_lib.runs.chapters import Chapter, chain, check_parameters, find_chapter, notebooks_folder
-from qpm_lib.runs.currency import current_chapters, is_whole
 from qpm_lib.runs.execution import ChapterError, ChapterReport, run_chapters
 from qpm_lib.runs.folder import RunFolder, open_run
 from qpm_lib.runs.formats import cell_text, save_figure, to_csv, to_markdown
 from qpm_lib.runs.published import PUBLISHED
 from qpm_lib.runs.snapshot import Snapshot, take_snapshot
 from qpm_lib.runs.table import read_runs, single_cell, table
+from qpm_lib.runs.up_to_date import current_chapters, is_whole
 
 __all__ = [
     "Chapter",

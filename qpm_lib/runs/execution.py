@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from qpm_lib.runs.chapters import Chapter, chain, check_parameters, notebooks_folder
-from qpm_lib.runs.currency import chapter_keys, is_current
 from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.inputs import check_inputs
+from qpm_lib.runs.up_to_date import chapter_keys, is_current
 
 
 class ChapterError(RuntimeError):

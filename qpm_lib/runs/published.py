@@ -1,4 +1,4 @@
-"""Published values to compare with."""
+"""The numbers of the published comparison (DINO-QPM, table 1), which `table.py` prints below those of the runs."""
 
 # DINO-QPM (arXiv 2604.07166), table 1, in percent: accuracy, plausibility, SID@5, class-independence, contrastiveness;
 # None is not given.

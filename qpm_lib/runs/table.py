@@ -1,5 +1,5 @@
-"""The published comparison table for any runs: rows are methods, columns are measures, cells mean and spread over
-seeds.
+"""One table of any finished runs, laid out as the published comparison: rows are methods, columns are measures, cells
+mean and spread over seeds. The published numbers themselves stand in `published.py`.
 """
 
 from collections.abc import Sequence

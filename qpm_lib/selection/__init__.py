@@ -6,12 +6,12 @@ from qpm_lib.selection.baselines.elastic_net import Layer, elastic_net, elastic_
 from qpm_lib.selection.baselines.sldd import SparseSelection, qsenn_layer, select_sparse, standardised
 from qpm_lib.selection.constants import redundancy, relevance, similarity
 from qpm_lib.selection.problem import SelectionProblem, make_problem, objective
+from qpm_lib.selection.readable import solve_plain, solve_readable
 from qpm_lib.selection.result import Selection
 from qpm_lib.selection.simulated import simulated_relevance
 from qpm_lib.selection.solver import Progress, solve
 from qpm_lib.selection.stages.assignment import assign
 from qpm_lib.selection.steering import locality, part_share
-from qpm_lib.selection.teaching import solve_plain, solve_readable
 
 __all__ = [
     "Layer",

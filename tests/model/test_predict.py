@@ -14,9 +14,9 @@ from qpm_lib.backbones.frozen import load_backbone
 from qpm_lib.cli import main
 from qpm_lib.core.config import AdapterConfig
 from qpm_lib.core.profiles import load_profile
+from qpm_lib.model.answer_figure import heat_map_figure
 from qpm_lib.model.card import describe_model
 from qpm_lib.model.dense import DenseModel
-from qpm_lib.model.heat_maps import heat_map_figure
 from qpm_lib.model.outputs import feature_vectors
 from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, predict_files
 from qpm_lib.model.qpm import DinoQPM

@@ -6,7 +6,7 @@ from filelock import FileLock
 
 from qpm_lib.core.artifacts import read_json
 from qpm_lib.core.profiles import load_profile
-from qpm_lib.runs import chapters, currency, execution
+from qpm_lib.runs import chapters, execution, up_to_date
 from qpm_lib.runs.chapters import CHAPTERS, check_parameters, find_chapter
 from qpm_lib.runs.execution import ChapterError, run_chapters
 from qpm_lib.runs.folder import RunFolder, open_run
@@ -46,7 +46,7 @@ def small_course(tmp_path, monkeypatch):
     for chapter in chain:
         write_chapter(folder, chapter)
     monkeypatch.setattr(chapters, "CHAPTERS", chain)
-    for place in (currency, execution):
+    for place in (up_to_date, execution):
         monkeypatch.setattr(place, "notebooks_folder", lambda: folder)
     return folder, chain
 

@@ -1,5 +1,4 @@
-"""Toy birds: a seeded renderer with part labels, species that differ in parts, and a data set in the layout of
-CUB-200-2011.
+"""Drawing a toy bird in a scene: a seeded renderer with part labels.
 
 Every source of chance has its own stream, keyed by the seed of the scene, and no stream depends on the bird.
 The same scene can therefore be drawn again without a part or with another variant of it, and only the pixels of that

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from qpm_lib.explain.base import ExplanationMethod
-from qpm_lib.explain.reference import CentredBlob, RandomMap
+from qpm_lib.explain.uninformed import CentredBlob, RandomMap
 
 
 def pictures(count):
