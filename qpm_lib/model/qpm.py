@@ -136,8 +136,8 @@ class DinoQPM(TokenModel):
         self.manifest = replace(self.manifest, feature_names=rename_features(self._folder, names))
 
     def propose_names(self, proposed: Mapping[int, tuple[str, float]]) -> None:
-        """Propose names with their support (0 to 1), by feature, marked as proposed in the model folder, too; names that
-        a person gave stay. Raises a ValueError when the model lies in no folder yet.
+        """Propose names with their support (0 to 1), by feature, marked as proposed in the model folder, too; names
+        that a person gave stay. Raises a ValueError when the model lies in no folder yet.
         """
         self.rename_features(with_proposals(self.feature_names, proposed))
 
