@@ -43,9 +43,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
-    if arguments.json and arguments.json.is_dir():
-        raise ValueError(f"--json {arguments.json} is a folder: name a file")
     folder, files = model_folder(arguments.model), find_pictures(arguments.images)
+    _check_places(arguments, folder)
     model = attach_backbone(DinoQPM.load(folder), weights=arguments.weights, device=arguments.device)
     answers, skipped = [], []
     try:
@@ -66,6 +65,25 @@ def execute(arguments: argparse.Namespace) -> int:
     if skipped:
         show(f"{len(answers)} of {len(files)} pictures answered, {len(skipped)} skipped")
     return 0 if answers else 1
+
+
+def _check_places(arguments: argparse.Namespace, folder: Path) -> None:
+    """Refuse places for answers that would destroy something, or cannot be written, before anything is computed."""
+    from qpm_lib.data import is_picture
+
+    target = arguments.json
+    if target and target.is_dir():
+        raise ValueError(f"--json {target} is a folder: name a file")
+    if target and (is_picture(target) or folder.resolve() in target.resolve().parents):
+        raise ValueError(f"--json {target} is a picture or lies in the model folder: name a file for the answers first")
+    if arguments.heatmaps and arguments.heatmaps.is_file():
+        raise ValueError(f"--heatmaps {arguments.heatmaps} is a file: name a folder")
+    for option, place in (("--json", target and target.parent), ("--heatmaps", arguments.heatmaps)):
+        try:
+            if place:
+                place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{option}: {place} cannot be made ({error.strerror}): choose another place") from error
 
 
 def _printable(name: str) -> str:

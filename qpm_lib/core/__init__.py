@@ -1,6 +1,14 @@
 """What every room needs: settings, seeds, devices and precision, whole files, progress. Knows nothing of pictures."""
 
-from qpm_lib.core.artifacts import cache_folder, content_hash, file_hash, read_json, write_atomically, write_json
+from qpm_lib.core.artifacts import (
+    cache_folder,
+    content_hash,
+    file_hash,
+    read_json,
+    read_object,
+    write_atomically,
+    write_json,
+)
 from qpm_lib.core.config import VERSION, AdapterConfig, DataConfig, RunConfig, TrainingConfig, stage_key
 from qpm_lib.core.devices import choose_device, full_precision, mixed_precision
 from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
@@ -28,6 +36,7 @@ __all__ = [
     "mixed_precision",
     "progress",
     "read_json",
+    "read_object",
     "read_redundancy_rule",
     "seed_everything",
     "setting_names",

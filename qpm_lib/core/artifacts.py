@@ -65,6 +65,19 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged ({error}): delete it and run again") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises
+    ------
+    ValueError : when the file is damaged or holds something else; the message names it.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (it holds no object): delete it and run again")
+    return found
+
+
 def content_hash(value: Any) -> str:
     """Sixteen hexadecimal digits that name a value: equal values, equal hash."""
     return hashlib.sha256(to_json(value, indent=None).encode()).hexdigest()[:16]

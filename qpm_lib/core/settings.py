@@ -30,7 +30,7 @@ def _parse(key: str, kind: Any, value: Any) -> Any:
         if isinstance(value, bool) or (kind is int and isinstance(value, float) and value != int(value)):
             raise ValueError
         return kind(value)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise ValueError(f"{key} (={value!r}) must be {wanted}") from None
 
@@ -91,6 +91,8 @@ def _check(config: RunConfig) -> None:
             raise ValueError(
                 f"{key} (={value}) must be a finite number {'above 0' if key in _ABOVE_ZERO else 'of at least 0'}"
             )
+        if key in ("seed", "data.seed") and value >= 2**32:
+            raise ValueError(f"{key} (={value}) must be below 2**32, the limit of the generators")
         if key in _SHARES and value >= 1:
             raise ValueError(f"{key} (={value}) must be below 1")
     if config.selection.method == "qsenn" and config.fine_tune.epochs < 4:

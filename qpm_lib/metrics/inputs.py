@@ -21,8 +21,8 @@ def tensors(**given: tuple[Any, str]) -> list[Tensor]:
 
     Raises
     ------
-    ValueError : for something that is no array, another number of axes, or an axis that does not fit an array before
-        it.
+    ValueError : for something that is no array, another number of axes, an axis that does not fit an array before it,
+        or values that are not finite.
     """
     sizes: dict[str, tuple[int, str]] = {}
     found = []
@@ -36,7 +36,11 @@ def tensors(**given: tuple[Any, str]) -> list[Tensor]:
             known, owner = sizes.setdefault(axis, (length, name))
             if length != known:
                 raise ValueError(f"{name} has {length} {axis}, {owner} has {known} (shape {shape}): they must agree")
-        found.append(torch.as_tensor(value).detach())
+        tensor = torch.as_tensor(value).detach()
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            bad = int((~tensor.isfinite()).sum())
+            raise ValueError(f"{name} holds {bad} values that are not finite: a measure of them would mean nothing")
+        found.append(tensor)
     return found
 
 

@@ -54,7 +54,7 @@ def sid(
 def grid_masks(masks: Bool[Array, "images h w"], grid: int, *, dilate: bool = True) -> Float[Tensor, "images g g"]:
     """Masks on the patch grid: a patch counts when any of it is foreground; dilated once by 3 x 3."""
     (masks,) = tensors(masks=(masks, "images h w"))
-    cells = F.adaptive_max_pool2d(masks[:, None].float(), grid)
+    cells = F.adaptive_max_pool2d((masks[:, None] > 0).float(), grid)  # 0 and 255 will do, too
     return (F.max_pool2d(cells, 3, 1, 1) if dilate else cells)[:, 0]
 
 

@@ -23,14 +23,19 @@ def load_module(module: nn.Module, folder: Path) -> None:
 
     Raises
     ------
-    ValueError : when the file is missing, damaged, or does not fit the card beside it.
+    ValueError : when the file is missing, damaged, does not fit the card beside it, or holds numbers that are not
+        finite.
     """
     path = folder / "model.safetensors"
     try:
-        module.load_state_dict(load_file(path))
+        state = load_file(path)
+        module.load_state_dict(state)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: the model folder is incomplete, make it again") from None
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"{path} is damaged or does not fit {folder / 'model.json'} ({error}): make it again"
         ) from error
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path} holds numbers that are not finite ({broken[0]}): train the model again")

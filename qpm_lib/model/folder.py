@@ -22,6 +22,14 @@ def write_model(module: nn.Module, manifest: ModelManifest, folder: Path, *, mad
     save_module(module, folder, {**asdict(manifest), "made_by": made_by})
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be written to a file."""
+    try:
+        return bool(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
 _PROPOSED = re.compile(r"feature \d+( \(proposed: .*\))?")
 
 
@@ -42,10 +50,20 @@ def rename_features(folder: Path, names: Sequence[str] | Mapping[int, str]) -> t
     ValueError : when there are not n names, or one is empty.
     """
     manifest = read_manifest(folder)
+    if isinstance(names, str):
+        raise ValueError(f"{names!r} is one text: give a list of {manifest.n_features} names, or names by feature")
     if isinstance(names, Mapping):
+        unknown = [key for key in names if key not in range(manifest.n_features)]
+        if unknown:
+            raise ValueError(
+                f"there is no feature {unknown[0]!r}: features are numbered 0 to {manifest.n_features - 1}"
+            )
         names = [names.get(f, name) for f, name in enumerate(manifest.feature_names)]
-    if len(names) != manifest.n_features or not all(isinstance(name, str) and name.strip() for name in names):
+    if len(names) != manifest.n_features:
         raise ValueError(f"{manifest.n_features} names are needed, none of them empty; {len(names)} were given")
+    for f, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip() or not _is_text(name):
+            raise ValueError(f"the name of feature {f} (={name!r}) must be a text that is not empty")
     write_json(folder / "model.json", {**read_json(folder / "model.json"), "feature_names": list(names)})
     if (readable := folder / "README.md").exists():
         text = with_names(readable.read_text("utf-8"), names)

@@ -9,6 +9,7 @@ from qpm_lib.backbones import FrozenBackbone, load_backbone
 from qpm_lib.core import AdapterConfig, read_json
 from qpm_lib.model.network import TokenModel
 
+_LARGEST = 1_000_000
 POOLINGS = get_args(get_type_hints(AdapterConfig)["pooling"])
 
 
@@ -89,9 +90,16 @@ def read_manifest(folder: Path) -> ModelManifest:
             f"{folder} holds no model: it must contain model.json and model.safetensors (chapter 04 writes them)"
         )
     card = read_json(path)
+    if not isinstance(card, dict):
+        raise ValueError(f"{path} does not describe a QPM (it holds no object)")
     try:
         values = {field.name: card[field.name] for field in fields(ModelManifest) if field.name in card}
         adapter = AdapterConfig(**values.pop("adapter"))
+        sizes = {name: values[name] for name in ("width", "n_features", "n_per_class")}
+        sizes |= {f"adapter.{name}": getattr(adapter, name) for name in ("n_layers", "hidden", "n_features")}
+        for name, size in sizes.items():
+            if type(size) is not int or not 0 <= size <= _LARGEST:
+                raise ValueError(f"{name} (={size!r}) must be a whole number up to {_LARGEST}")
         if adapter.pooling not in POOLINGS:
             raise ValueError(f"adapter.pooling (={adapter.pooling!r}) must be one of {', '.join(POOLINGS)}")
         names = {key: _texts(key, values.pop(key)) for key in ("class_names", "feature_names")}

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from qpm_lib.backbones import FrozenBackbone
-from qpm_lib.core import RunConfig, config_from_dict, load_profile, read_json, write_atomically, write_json
+from qpm_lib.core import RunConfig, config_from_dict, load_profile, read_object, write_atomically, write_json
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
 from qpm_lib.runs.inputs import load_run_backbone, load_run_dataset, load_run_features
@@ -38,10 +38,13 @@ class RunFolder(Results):
 
         Raises
         ------
-        ValueError : when the folder cannot be written.
+        ValueError : when the folder cannot be written, or holds a `config.json` that is not of a run.
         """
+        config = self.path / "config.json"
+        if config.exists() and "profile" not in read_object(config):
+            raise ValueError(f"{config} is not that of a run: choose another folder with --out")
         try:
-            write_json(self.path / "config.json", asdict(self.config))
+            write_json(config, asdict(self.config))
         except OSError as error:
             raise ValueError(
                 f"run folder {self.path} cannot be written ({error.strerror}): choose another with --out"
@@ -51,7 +54,10 @@ class RunFolder(Results):
     def results(self) -> dict[str, Any]:
         """Contents of `result.json`: one object per chapter."""
         path = self.path / "result.json"
-        return read_json(path) if path.exists() else {}
+        found = read_object(path) if path.exists() else {}
+        if not all(isinstance(entry, dict) for entry in found.values()):
+            raise ValueError(f"{path} is damaged (a chapter has no object): delete it and run again")
+        return found
 
     def update_result(self, chapter: str, **values: Any) -> None:
         """Change some entries of a chapter's object in `result.json`."""
@@ -98,7 +104,7 @@ def open_run(path: str | Path, profile: str = "toy") -> RunFolder:
     settings = folder / "config.json"
     if not settings.exists():
         return RunFolder.create(folder, load_profile(profile))
-    config = config_from_dict(read_json(settings))
+    config = config_from_dict(read_object(settings))
     if config.profile != profile:
         raise ValueError(
             f"{folder} belongs to profile {config.profile!r}, not {profile!r}: choose another run_folder, "

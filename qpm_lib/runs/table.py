@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qpm_lib.core import METHODS, RunConfig, config_from_dict, dotted, read_json, stage_key
+from qpm_lib.core import METHODS, RunConfig, config_from_dict, dotted, read_object, stage_key
 from qpm_lib.metrics import MEASURES
 from qpm_lib.runs.folder import RunFolder
 
@@ -53,7 +53,7 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[RunConfig, dict[str, Any]]]
             raise ValueError(
                 f"{folder} holds no finished run (config.json is missing): finish it with qpm run --out {folder}"
             )
-        run = RunFolder(folder, config_from_dict(read_json(folder / "config.json")))
+        run = RunFolder(folder, config_from_dict(read_object(folder / "config.json")))
         runs.append((run.config, run.load_metrics()))
     return runs
 

@@ -142,6 +142,45 @@ def test_wrong_use_is_one_line(arguments, message, folder, pictures, tmp_path, c
     assert message in err
 
 
+def test_answers_never_overwrite_pictures_or_the_model(folder, pictures, tmp_path, capsys):
+    copy = shutil.copytree(folder, tmp_path / "m")
+    picture, manifest = (pictures / "0.png").read_bytes(), (copy / "model.json").read_bytes()
+    (tmp_path / "afile").write_text("")
+    for options, message in (
+        (["--json", str(pictures / "0.png")], "is a picture or lies in the model folder"),
+        (["--json", str(copy / "model.json")], "is a picture or lies in the model folder"),
+        (["--json", str(tmp_path / "afile" / "a.json")], "cannot be made"),
+        (["--heatmaps", str(tmp_path / "afile")], "is a file: name a folder"),
+    ):
+        assert main(["predict", str(copy), str(pictures / "1.png"), *options]) == 1
+        out, err = capsys.readouterr()
+        assert message in err
+        assert err.count("\n") == 1
+        assert not out
+    assert ((pictures / "0.png").read_bytes(), (copy / "model.json").read_bytes()) == (picture, manifest)
+
+
+def test_names_that_fit_no_feature_are_refused_and_nothing_is_written(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "m")
+    model, before = DinoQPM.load(copy), (copy / "model.json").read_bytes()
+    wrong = ({9: "x"}, {-1: "x"}, {0: ""}, {0: "\udcff"}, "four", ["a", "b"])
+    for names in wrong:
+        with pytest.raises(ValueError, match="feature|names"):
+            model.rename_features(names)
+    assert (copy / "model.json").read_bytes() == before
+
+
+def test_weights_that_are_not_finite_are_refused(folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    copy = shutil.copytree(folder, tmp_path / "m")
+    state = load_file(copy / "model.safetensors")
+    state["head.std"][1] = float("nan")
+    save_file(state, copy / "model.safetensors")
+    with pytest.raises(ValueError, match=r"not finite .head.std."):
+        DinoQPM.load(copy)
+
+
 def test_other_weights_are_refused(folder, tmp_path):
     from qpm_lib.backbones.toy_vit import build_toy_vit, save_weights
 

@@ -175,6 +175,21 @@ def test_only_needs_what_comes_before(small_course, tmp_path):
         run_chapters(new_run(tmp_path), only=chain[2].name)
 
 
+def test_a_run_never_takes_over_a_folder_that_is_something_else(small_course, tmp_path):
+    run = new_run(tmp_path)
+    for name, option in (("run_folder", "--out"), ("profile", "--profile")):
+        with pytest.raises(ValueError, match=f"{name!r} of 01_frozen_features is set by the run itself: use {option}"):
+            run_chapters(run, parameters={"01_frozen_features": {name: "elsewhere"}})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text('{"my": "precious"}')
+    with pytest.raises(ValueError, match="is not that of a run"):
+        run_chapters(RunFolder.create(tmp_path / "mine", load_profile("smoke")))
+    assert (tmp_path / "mine" / "config.json").read_text() == '{"my": "precious"}'
+    (run.path / "result.json").write_text('{"01_frozen_features": null}')
+    with pytest.raises(ValueError, match=r"result.json is damaged .a chapter has no object."):
+        run_chapters(run)
+
+
 def test_unknown_chapters_and_parameters(small_course, tmp_path):
     folder, chain = small_course
     with pytest.raises(ValueError, match="unknown chapter '99'"):
