@@ -10,7 +10,15 @@ from qpm_lib.metrics.features import (
     correlation,
     structural_grounding,
 )
-from qpm_lib.metrics.ground_truth import CHECKS, PartChecks, PictureTruth, Skill, part_checks, picture_truths
+from qpm_lib.metrics.ground_truth import (
+    CHECKS,
+    PartChecks,
+    PictureTruth,
+    Skill,
+    part_checks,
+    picture_truths,
+    skill_rows,
+)
 from qpm_lib.metrics.locality import Locality, blurred, feature_locality
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
 from qpm_lib.metrics.naming import propose_names, squared_correlation
@@ -54,6 +62,7 @@ __all__ = [
     "read_out",
     "shapley",
     "sid",
+    "skill_rows",
     "squared_correlation",
     "structural_grounding",
     "trade_off",

@@ -192,6 +192,15 @@ class PartChecks:
         return Skill(float(_ratio(columns.mean(0))), low, high, score, random, ceiling, len(columns))
 
 
+def skill_rows(skills: Mapping[tuple[str, str], Sequence[Skill | None]]) -> list[tuple[str, ...]]:
+    """A table of skills by model and map, in the order of `CHECKS`: a head, then a row each, with intervals."""
+    rows = [("model", "map", *CHECKS)]
+    for (model, title), found in skills.items():
+        cells = ("n/a" if s is None else f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in found)
+        rows.append((model, title, *cells))
+    return rows
+
+
 def _ratio(means: Float[np.ndarray, "*any three"]) -> Float[np.ndarray, "*any"]:
     score, random, ceiling = np.moveaxis(means, -1, 0)
     room = ceiling - random

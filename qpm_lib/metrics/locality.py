@@ -44,7 +44,7 @@ class Locality(NamedTuple):
 
 def marked_patches(maps: Float[np.ndarray, "maps g g"], held: float = _HELD) -> Bool[np.ndarray, "maps g g"]:
     """The fewest patches that hold a share of each map; none of a map without positive values."""
-    flat = maps.clip(0).reshape(len(maps), -1)
+    flat = maps.clip(0).reshape(len(maps), maps.shape[1] * maps.shape[2])
     order = np.argsort(-flat, axis=1, kind="stable")
     ranked = np.take_along_axis(flat, order, 1)
     before = ranked.cumsum(1) - ranked

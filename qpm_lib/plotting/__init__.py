@@ -2,7 +2,7 @@
 
 from qpm_lib.plotting.canvas import Canvas, framed, place_in_words, to_jpeg
 from qpm_lib.plotting.colours import PALETTE, feature_colours
-from qpm_lib.plotting.curves import LiveSolve, solve_progress, trade_off_curve, training_curves
+from qpm_lib.plotting.curves import LiveSolve, skill_chart, solve_progress, trade_off_curve, training_curves
 from qpm_lib.plotting.figures import (
     bars_with_reference,
     class_feature_matrix,
@@ -27,6 +27,7 @@ __all__ = [
     "overlay",
     "place_in_words",
     "show_images",
+    "skill_chart",
     "solve_progress",
     "to_jpeg",
     "token_colours",

@@ -46,7 +46,9 @@ def test_what_is_seen_first(explorer, toy):
 def test_bars_add_up_to_the_score(explorer):
     added = [float(bar.value.rsplit("<span>", 1)[1].split("<")[0]) for bar in explorer.bars]
     score = float(explorer.total.value.split()[1])
-    assert sum(added) == pytest.approx(score, abs=0.011)
+    constant = float(explorer.model.head.constants[explorer.target])
+    assert f"{constant:.2f}" in explorer.total.value
+    assert sum(added) + constant == pytest.approx(score, abs=0.016)
     assert score == pytest.approx(float(explorer.seen.logits[explorer.target]), abs=0.006)
 
 

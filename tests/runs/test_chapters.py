@@ -161,7 +161,7 @@ def test_the_report_works_offline(smoke):
     assert 'href="explorer.html"' in index
     for f in range(len(model.features)):
         page = (smoke / "report" / f"feature_{f:02d}.html").read_text()
-        assert f"<title>feature {f}<" in page
+        assert re.search(rf"<title>feature {f}( \(proposed: [^<]*\))?<", page)
         assert f"examples/feature_{f:02d}.jpg" in page
     for c, name in enumerate(model.class_names):
         page = (smoke / "report" / f"class_{c:03d}.html").read_text()
