@@ -44,8 +44,9 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
     folder, files = model_folder(arguments.model), find_pictures(arguments.images)
+    model = DinoQPM.load(folder)
     _check_places(arguments, folder)
-    model = attach_backbone(DinoQPM.load(folder), weights=arguments.weights, device=arguments.device)
+    model = attach_backbone(model, weights=arguments.weights, device=arguments.device)
     answers, skipped = [], []
     try:
         for number, result in enumerate(predict_files(model, files, batch_size=arguments.batch_size), 1):

@@ -133,7 +133,7 @@ def exact_parts(
 ) -> dict[str, ExactParts]:
     """Show every subset of the parts of some pictures to some models, which share the drawing and the backbone.
 
-    Answers are kept in the cache folder by picture, backbone and weights of the model, 26 KB each for 24 classes:
+    Answers are kept in the cache folder by picture, backbone and weights of the model, 25 KB each for 24 classes:
     a second call, or one with more pictures, does only what is new, and a stopped one goes on.
 
     Parameters

@@ -53,6 +53,7 @@ class PictureTruth(NamedTuple):
     seen. area : (9,) pixels of each part and of clutter. value, lead : (8,) exact value of each part for the target's
     score, and for its lead over the rival. covered : (10, g, g) share of each patch on each part, on clutter and on the
     rest. matters : (9,) for parts and clutter: 1 where it does, -1 where not, 0 where there is none.
+    weights : (10, g, g) `read_out` of `covered`.
     """
 
     image: Image.Image
@@ -64,6 +65,7 @@ class PictureTruth(NamedTuple):
     lead: Float[np.ndarray, "parts"] | None
     covered: Float[np.ndarray, "regions g g"]
     matters: Int[np.ndarray, "things"]
+    weights: Float[np.ndarray, "regions g g"]
 
     def per_area(self, value: Float[np.ndarray, "parts"]) -> Float[np.ndarray, "parts"]:
         """Value of each part per pixel."""
@@ -73,8 +75,7 @@ class PictureTruth(NamedTuple):
         self, maps: Float[np.ndarray, "maps g g"], rivals: Float[np.ndarray, "maps g g"] | None
     ) -> dict[str, Float[np.ndarray, "maps"]]:
         """Raw scores of m maps for the target (and m for the rival) in each check that this picture allows."""
-        weights, found = read_out(self.covered), {}
-        seen = weights[self.visible]
+        seen, found = self.weights[self.visible], {}
         if len(seen) > 2:
             true = self.per_area(self.value)[self.visible]
             found["correctness"] = rank_agreement(_said(maps, seen), true, self.area[self.visible])
@@ -83,7 +84,7 @@ class PictureTruth(NamedTuple):
             found["contrastivity"] = decisive_part(_said(maps - rivals, seen), lead)
         if (self.matters > 0).any() and (self.matters < 0).any():
             there = np.flatnonzero(self.matters)
-            strength = _said(np.abs(maps), weights[there])
+            strength = _said(np.abs(maps), self.weights[there])
             found["distractibility"] = focus(strength, self.area[there], self.matters[there] > 0)
         return found
 
@@ -124,12 +125,11 @@ def _truth(exact: ExactParts, i: int, dataset: ImageDataset, scenes: Scenes, gri
     regions.append(changed & (whole.parts == 0))
     regions.append(~np.any(regions, axis=0))
     area = np.array([float(region.sum()) for region in regions])
-    other, of_one = twin(scenes.species, target), np.array([i])
-    one = ExactParts(exact.rows[of_one], exact.logits[of_one], exact.without_clutter[of_one])
-    scores = one.scores(np.array([target]))[0]
-    value = shapley(scores)
-    lead = shapley(one.scores(np.array([target]), np.array([other[0]]))[0]) if other else None
-    change = np.append(value, scores[-1] - one.without_clutter[0, target])
+    other, logits = twin(scenes.species, target), exact.logits[i].astype(np.float64)
+    value = shapley(logits[:, target])
+    lead = shapley(logits[:, target] - logits[:, other[0]]) if other else None
+    change = np.append(value, logits[-1, target] - exact.without_clutter[i, target])
+    covered = coverage(np.stack(regions), grid)
     seen = area[:-1] >= _VISIBLE_PIXELS
     return PictureTruth(
         image=dataset.image(row),
@@ -139,7 +139,8 @@ def _truth(exact: ExactParts, i: int, dataset: ImageDataset, scenes: Scenes, gri
         area=area[:-1],
         value=value,
         lead=lead,
-        covered=coverage(np.stack(regions), grid),
+        covered=covered,
+        weights=read_out(covered),
         matters=np.where(np.abs(change) >= _SMALL * np.abs(value).sum(), 1, -1) * seen,
     )
 

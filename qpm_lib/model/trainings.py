@@ -1,4 +1,4 @@
-"""What is trained with the loop: the linear probe, the dense model, and the fine-tuned model of few features."""
+"""What is trained: the dense model and the model of few features with the loop, the linear probe by scikit-learn."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -2,13 +2,14 @@
 
 from qpm_lib.plotting.canvas import Canvas, framed, place_in_words, to_jpeg
 from qpm_lib.plotting.colours import PALETTE, feature_colours
-from qpm_lib.plotting.curves import LiveSolve, skill_chart, solve_progress, trade_off_curve, training_curves
+from qpm_lib.plotting.curves import LiveSolve, solve_progress, trade_off_curve, training_curves
 from qpm_lib.plotting.figures import (
     bars_with_reference,
     class_feature_matrix,
     class_order,
     confusion_matrix,
     contribution_bars,
+    skill_chart,
 )
 from qpm_lib.plotting.maps import combined_overlay, overlay, show_images, token_colours, upsample
 

@@ -1,6 +1,6 @@
 """Curves: a training, a solve, a trade-off. They take an Axes and return it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -114,33 +114,4 @@ def trade_off_curve(ax: Axes, points: Sequence, name: str) -> Axes:
     ax.set(xlabel={"n_features": "features in all (n)", "n_per_class": "features per class (k)"}[name], xticks=x)
     ax.grid(axis="y", alpha=0.3)
     ax.legend(fontsize=8)
-    return ax
-
-
-def skill_chart(
-    ax: Axes,
-    skills: Mapping[tuple[str, str], Sequence[tuple[float, float, float] | None]],
-    checks: Sequence[str],
-) -> Axes:
-    """Skills with their intervals: a group of columns for each check, a colour for each model, a mark for each map; the
-    first map of the first model is the one in colour, the others are there to be compared with.
-
-    Parameters
-    ----------
-    skills : by model and map, (value, low, high) in each check, or None.
-    """
-    models, maps = (list(dict.fromkeys(key[i] for key in skills)) for i in (0, 1))
-    width = 0.8 / len(skills)
-    for j, ((model, title), found) in enumerate(skills.items()):
-        own = title == maps[0]
-        shown = [(x + width * j, *skill) for x, skill in enumerate(found) if skill]
-        x, value, low, high = np.array(shown).reshape(-1, 4).T
-        label = model if own else title if model == models[0] else None
-        colour = PALETTE[models.index(model)] if own else "grey"
-        mark = "oxsv^"[maps.index(title) % 5]
-        ax.errorbar(x, value, [value - low, high - value], fmt=mark, capsize=3, color=colour, label=label)
-    ax.axhline(0, color="black", linewidth=0.8)
-    ax.set_xticks(np.arange(len(checks)) + 0.4 - width / 2, checks)
-    ax.set(ylabel="skill (0 random, 1 exact)", ylim=(-0.7, 1.3))
-    ax.legend(ncols=5, fontsize=8, loc="upper center")
     return ax

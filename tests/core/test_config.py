@@ -65,6 +65,7 @@ def test_settings_are_read_from_text():
         ("dense.epochs", 2.5, ["whole number"]),
         ("dense.epochs", True, ["whole number"]),
         ("dense.epochs", 0, ["dense.epochs", "above 0"]),
+        ("seed", 2**32, ["seed", "below 2**32"]),
         ("dense.lr", "nan", ["dense.lr"]),
         ("dense.weight_decay", "nan", ["dense.weight_decay", "finite"]),
         ("fine_tune.l1_maps", "inf", ["fine_tune.l1_maps", "finite"]),

@@ -273,3 +273,14 @@ def test_measures_on_cuda_agree_with_the_cpu():
     assert metrics.plausibility(*there, masks.cuda()) == pytest.approx(
         metrics.plausibility(maps, weight, predicted, masks), rel=1e-4
     )
+
+
+def test_values_that_are_not_finite_are_named_and_masks_of_255_are_masks():
+    maps, weight, predicted = spots([0, 5]), torch.ones(1, 2), torch.tensor([0])
+    mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    mask[0, 0, 0] = 1
+    grid_masks = metrics.grid_masks.__wrapped__  # bytes are no booleans for the shape checks
+    torch.testing.assert_close(grid_masks(255 * mask, 2), metrics.grid_masks(mask.bool(), 2))
+    maps[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="maps holds 1 values that are not finite"):
+        metrics.sid(maps, weight, predicted, k=2)

@@ -47,7 +47,7 @@ def test_signed_maps_count_with_their_positive_part_and_empty_maps_not_at_all():
     assert np.isfinite(metrics.part_importance(-torch.ones(1, 1, 2, 2), parts)).all()
 
 
-def regions(rng, side=32):
+def regions(side=32):
     """Five regions of very different areas, two of them within one patch, and the rest."""
     where = np.zeros((6, side, side), bool)
     where[0, 2:20, 3:15], where[1, 5:12, 16:28], where[2, 22:30, 2:6] = True, True, True
@@ -58,7 +58,7 @@ def regions(rng, side=32):
 
 def test_the_read_out_gives_back_what_was_painted_whatever_the_areas():
     rng = np.random.default_rng(0)
-    covered = coverage(regions(rng), 8)
+    covered = coverage(regions(), 8)
     np.testing.assert_allclose(covered.sum(0), 1.0)
     values = rng.normal(size=6)
     weights = read_out(covered)
@@ -70,13 +70,13 @@ def test_the_read_out_gives_back_what_was_painted_whatever_the_areas():
 
 def test_the_read_out_is_the_least_squares_fit():
     rng = np.random.default_rng(1)
-    covered, noise = coverage(regions(rng), 8), rng.random((8, 8))
+    covered, noise = coverage(regions(), 8), rng.random((8, 8))
     fit, *_ = np.linalg.lstsq(covered.reshape(6, -1).T, noise.ravel(), rcond=None)
     np.testing.assert_allclose(np.tensordot(read_out(covered), noise, 2), fit, atol=1e-9)
 
 
 def test_a_region_that_cannot_be_seen_is_read_as_zero_and_grids_must_fit():
-    where = regions(np.random.default_rng(0))
+    where = regions()
     where[1] = False
     where[5] = ~where[:5].any(0)
     weights = read_out(coverage(where, 8))

@@ -185,6 +185,11 @@ def test_a_run_never_takes_over_a_folder_that_is_something_else(small_course, tm
     with pytest.raises(ValueError, match="is not that of a run"):
         run_chapters(RunFolder.create(tmp_path / "mine", load_profile("smoke")))
     assert (tmp_path / "mine" / "config.json").read_text() == '{"my": "precious"}'
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    inside = RunFolder(pictures / "a", load_profile("folder", **{"data.root": str(pictures)}))
+    with pytest.raises(ValueError, match="lies among the pictures of data.root"):
+        execution._check_place(inside)
     (run.path / "result.json").write_text('{"01_frozen_features": null}')
     with pytest.raises(ValueError, match=r"result.json is damaged .a chapter has no object."):
         run_chapters(run)
