@@ -19,7 +19,7 @@ from qpm_lib.metrics.ground_truth import (
     picture_truths,
     skill_rows,
 )
-from qpm_lib.metrics.locality import Locality, blurred, feature_locality
+from qpm_lib.metrics.locality import Locality, blurred, feature_locality, marked_patches
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
 from qpm_lib.metrics.naming import propose_names, squared_correlation
 from qpm_lib.metrics.parts import VARIED, paint, part_importance, read_out
@@ -52,6 +52,7 @@ __all__ = [
     "feature_purity",
     "grid_masks",
     "interactions",
+    "marked_patches",
     "paint",
     "part_checks",
     "part_importance",

@@ -35,6 +35,13 @@ class Locality(NamedTuple):
     pictures: Int[np.ndarray, "n"]
 
     @property
+    def means(self) -> dict[str, float]:
+        """What a model's card states: means over the features that were asked for, and pictures per feature."""
+        asked = self.pictures > 0
+        shares = {name: getattr(self, name)[asked].mean() for name in ("kept", "kept_random", "area")}
+        return {name: float(x) for name, x in {**shares, "pictures": self.pictures[asked].mean()}.items()}
+
+    @property
     def skill(self) -> float:
         """Locality in the picture: mean over features of (kept - kept_random) / (1 - kept_random); NaN without any."""
         room = 1 - self.kept_random

@@ -14,7 +14,7 @@ from qpm_lib.backbones import BACKBONES
 from qpm_lib.core import METHODS, RunConfig, write_atomically, write_json
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
-from qpm_lib.model.card_text import card_text
+from qpm_lib.model.card_text import card_text, locality_text
 from qpm_lib.model.manifest import read_manifest
 from qpm_lib.model.outputs import most_activating, outputs_of
 from qpm_lib.model.qpm import DinoQPM
@@ -76,7 +76,8 @@ def _card(
     selection: Selection | SparseSelection,
     figures: Mapping[str, float],
 ) -> str:
-    backbone = read_manifest(folder).backbone
+    manifest = read_manifest(folder)
+    backbone = manifest.backbone
     used = (model.class_weight != 0).cpu().numpy()
     proof = "features and class weights by an elastic net"
     if isinstance(selection, Selection):
@@ -97,6 +98,7 @@ def _card(
         tested_on=int((~dataset.is_train).sum()),
         proof=proof,
         figures=figures,
+        places=locality_text(manifest.locality),
         folder=folder.name,
         features=[
             (name, names[:_USERS], len(names) - _USERS) for name, names in zip(model.feature_names, users, strict=True)

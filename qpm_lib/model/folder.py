@@ -2,16 +2,16 @@
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
 
 from qpm_lib.core import read_json, write_atomically, write_json
-from qpm_lib.model.card_text import with_names
+from qpm_lib.model.card_text import with_locality, with_names
 from qpm_lib.model.files import save_module
-from qpm_lib.model.manifest import ModelManifest, read_manifest
+from qpm_lib.model.manifest import ModelManifest, check_locality, read_manifest
 
 
 def write_model(module: nn.Module, manifest: ModelManifest, folder: Path, *, made_by: str) -> None:
@@ -65,7 +65,25 @@ def rename_features(folder: Path, names: Sequence[str] | Mapping[int, str]) -> t
         if not isinstance(name, str) or not name.strip() or not _is_text(name):
             raise ValueError(f"the name of feature {f} (={name!r}) must be a text that is not empty")
     write_json(folder / "model.json", {**read_json(folder / "model.json"), "feature_names": list(names)})
-    if (readable := folder / "README.md").exists():
-        text = with_names(readable.read_text("utf-8"), names)
-        write_atomically(readable, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    _change_card(folder, lambda card: with_names(card, names))
     return tuple(names)
+
+
+def note_locality(folder: Path, found: Mapping[str, float]) -> dict[str, float]:
+    """Write what was measured of the places that features show into `model.json` and the readable card.
+
+    Raises
+    ------
+    ValueError : when a number is missing or not finite.
+    """
+    found = {name: float(value) for name, value in found.items()}
+    check_locality(found)
+    write_json(folder / "model.json", {**read_json(folder / "model.json"), "locality": found})
+    _change_card(folder, lambda card: with_locality(card, found))
+    return found
+
+
+def _change_card(folder: Path, change: Callable[[str], str]) -> None:
+    if (readable := folder / "README.md").exists():
+        text = change(readable.read_text("utf-8"))
+        write_atomically(readable, lambda temporary: temporary.write_text(text, encoding="utf-8"))

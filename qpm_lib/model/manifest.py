@@ -1,6 +1,7 @@
 """`model.json` of a model folder: everything about a finished model but its weights, checked when it is read."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -10,6 +11,9 @@ from qpm_lib.core import AdapterConfig, read_json
 from qpm_lib.model.network import TokenModel
 
 _LARGEST = 1_000_000
+# Shares of a feature's value that are left when only the place it shows is kept, or only regions of the same shape
+# elsewhere; the share of the picture that is; how many pictures were looked at.
+LOCALITY = ("kept", "kept_random", "area", "pictures")
 POOLINGS = get_args(get_type_hints(AdapterConfig)["pooling"])
 
 
@@ -21,7 +25,8 @@ class ModelManifest:
     ----------
     width : D of the backbone. n_features, n_per_class : n and k, the largest where classes differ. class_names,
     feature_names : C and n names. backbone : fingerprint of the backbone it was trained on. cropped :
-    trained on pictures cut to their boxes.
+    trained on pictures cut to their boxes. locality : what was measured of the places its features show (`LOCALITY`),
+    None before.
     """
 
     width: int
@@ -33,6 +38,7 @@ class ModelManifest:
     backbone: dict[str, Any]
     cropped: bool = False
     kind: str = "fixed_head"
+    locality: dict[str, float] | None = None
 
     def make_backbone(self, *, weights: str | Path | None = None) -> FrozenBackbone:
         """The backbone by its name and preprocessing.
@@ -105,11 +111,27 @@ def read_manifest(folder: Path) -> ModelManifest:
         names = {key: _texts(key, values.pop(key)) for key in ("class_names", "feature_names")}
         manifest = ModelManifest(adapter=adapter, **names, **values)
         dict(manifest.backbone)
+        if manifest.locality is not None:
+            check_locality(manifest.locality)
         if len(manifest.feature_names) != manifest.n_features:
             raise ValueError(f"{len(manifest.feature_names)} feature names for {manifest.n_features} features")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not describe a QPM ({type(error).__name__}: {error})") from error
     return manifest
+
+
+def check_locality(locality: Mapping[str, float]) -> None:
+    """Refuse anything but a finite number for each of `LOCALITY`.
+
+    Raises
+    ------
+    ValueError : naming what is wrong.
+    """
+    if not isinstance(locality, Mapping) or set(locality) != set(LOCALITY):
+        raise ValueError(f"locality (={locality!r}) must hold {', '.join(LOCALITY)}")
+    for name, value in locality.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"locality.{name} (={value!r}) must be a number")
 
 
 def _texts(name: str, values: Sequence[str]) -> tuple[str, ...]:

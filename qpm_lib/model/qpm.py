@@ -1,7 +1,6 @@
 """The finished classifier: n shared features, few of them per class, and an explanation that adds up to the score."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +12,12 @@ from torch import Tensor
 from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.data import to_rgb
 from qpm_lib.model.adapter import Adapter, Output
+from qpm_lib.model.described import DescribedModel
 from qpm_lib.model.files import load_module
-from qpm_lib.model.folder import rename_features, with_proposals, write_model
+from qpm_lib.model.folder import write_model
 from qpm_lib.model.head import FixedHead
-from qpm_lib.model.manifest import ModelManifest, manifest_of, read_manifest
-from qpm_lib.model.network import Explanation, TokenModel
+from qpm_lib.model.manifest import manifest_of, read_manifest
+from qpm_lib.model.network import Explanation
 
 
 class Prediction(NamedTuple):
@@ -27,21 +27,15 @@ class Prediction(NamedTuple):
     logits: Float[Tensor, "batch classes"]
 
 
-class DinoQPM(TokenModel):
+class DinoQPM(DescribedModel):
     """The network with its frozen backbone and its folder: pictures in, classes and reasons out.
 
     Called with tokens it returns `Output`; `predict` and `explain` take pictures and need the backbone.
-
-    Attributes
-    ----------
-    manifest : what stands in `model.json`; None before the model is saved.
     """
 
     def __init__(self, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
-        self.manifest: ModelManifest | None = None
         self._backbone: list[FrozenBackbone] = []  # a list hides it from torch: it is never trained or saved
-        self._folder: Path | None = None
 
     @property
     def backbone(self) -> FrozenBackbone:
@@ -111,35 +105,6 @@ class DinoQPM(TokenModel):
                 f"{len(images)} pictures"
             )
         return self.explain_tokens(out, target)
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the n features; `feature 0` and so on where nobody gave others."""
-        if self.manifest is not None:
-            return self.manifest.feature_names
-        return tuple(f"feature {f}" for f in range(len(self.features)))
-
-    def rename_features(self, names: Sequence[str] | Mapping[int, str]) -> None:
-        """Give the features other names; they are written into the model folder where the model was saved or loaded,
-        and into its card.
-
-        Parameters
-        ----------
-        names : all n of them, or those that change, by feature; the others stay as the folder has them.
-
-        Raises
-        ------
-        ValueError : when there are not n names, one is empty, or the model lies in no folder yet.
-        """
-        if self._folder is None or self.manifest is None:
-            raise ValueError("the model lies in no folder yet: save it first, then name its features")
-        self.manifest = replace(self.manifest, feature_names=rename_features(self._folder, names))
-
-    def propose_names(self, proposed: Mapping[int, tuple[str, float]]) -> None:
-        """Propose names with their support (0 to 1), by feature, marked as proposed in the model folder, too; names
-        that a person gave stay. Raises a ValueError when the model lies in no folder yet.
-        """
-        self.rename_features(with_proposals(self.feature_names, proposed))
 
     def save(self, folder: Path, *, backbone: dict[str, Any], made_by: str = "", cropped: bool = False) -> None:
         """Write the model folder; what described an earlier model in it is removed.

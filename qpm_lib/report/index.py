@@ -94,10 +94,16 @@ def _result_tiles(run: RunFolder, results: Mapping[str, Any]) -> list[Tile]:
 def _model_tiles(view: ModelView) -> list[Tile]:
     wrong, n = int((view.snapshot.labels != view.snapshot.predicted).sum()), len(view.snapshot.labels)
     per_class = f"{view.weight.shape[1]} features for {view.weight.shape[0]} classes"
-    return [
+    tiles = [
         Tile(f"{view.used.sum(1).mean():.3g} per class", per_class, "classes.html"),
         Tile(counted(wrong, "mistake", "mistakes"), f"in {n} test pictures, with reasons", "mistakes.html"),
     ]
+    if view.model.manifest is not None and view.model.manifest.locality is not None:
+        found = view.model.manifest.locality
+        chance = f"(elsewhere {100 * found['kept_random']:.0f} %)"
+        meaning = f"of a feature is left when only the place it shows is kept {chance}"
+        tiles.append(Tile(f"{100 * found['kept']:.0f} %", meaning, "06_evaluation.html"))
+    return tiles
 
 
 def _proof_tile(selection: Mapping[str, Any], proof_in: str) -> Tile:

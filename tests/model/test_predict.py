@@ -236,6 +236,24 @@ def test_proposed_names_are_marked_and_give_way_to_those_of_a_person(folder, tmp
     assert model.feature_names == ("feature 0", "a hooked beak", "feature 2 (proposed: tail fan, 0.50)", "feature 3")
 
 
+def test_what_is_known_of_the_places_stands_in_the_folder(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "m")
+    model = DinoQPM.load(copy)
+    before = (copy / "README.md").read_text().splitlines()
+    assert [line for line in before if "places" in line][0].endswith("| not measured (chapter 6 does) |")
+    found = {"kept": 0.59, "kept_random": 0.07, "area": 0.09, "pictures": 3}
+    model.note_locality(found)
+    assert DinoQPM.load(copy).manifest.locality == model.manifest.locality == found
+    after = (copy / "README.md").read_text().splitlines()
+    changed = [line for line in after if line not in before]
+    assert len(changed) == 1 and len(after) == len(before)
+    assert "| 59 % of a feature's value is left" in changed[0] and "9 % of the picture; 7 % for" in changed[0]
+    for wrong in ({**found, "kept": float("nan")}, {"kept": 0.5}):
+        with pytest.raises(ValueError, match="locality"):
+            model.note_locality(wrong)
+    assert DinoQPM.load(copy).manifest.locality == found
+
+
 def test_a_baseline_answers_too(toy, toy_store, backbone, tmp_path):
     """Real weights, a bias, and classes with different numbers of features."""
     torch.manual_seed(1)
