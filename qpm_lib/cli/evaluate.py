@@ -26,6 +26,9 @@ def execute(arguments: argparse.Namespace) -> int:
     from qpm_lib.core import write_atomically
     from qpm_lib.runs import read_runs, save_figure, table, to_csv, to_markdown
 
+    for name in ("table.md", "table.csv", "table.png"):
+        if (arguments.out / name).is_dir():
+            raise ValueError(f"{arguments.out / name} is a folder, and a table goes there: choose another --out")
     rows = table(read_runs(arguments.table))
     markdown, sheet = to_markdown(rows), to_csv(rows)
     write_atomically(arguments.out / "table.md", lambda temporary: temporary.write_text(markdown, encoding="utf-8"))

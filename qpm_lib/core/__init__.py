@@ -14,7 +14,7 @@ from qpm_lib.core.devices import choose_device, full_precision, mixed_precision
 from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
 from qpm_lib.core.progress import progress
 from qpm_lib.core.seeding import seed_everything
-from qpm_lib.core.settings import config_from_dict, dotted, read_redundancy_rule, setting_names
+from qpm_lib.core.settings import config_from_dict, dotted, read_redundancy_rule, setting_names, whole_number
 from qpm_lib.core.templates import templates
 
 __all__ = [
@@ -43,5 +43,6 @@ __all__ = [
     "stage_key",
     "templates",
     "write_atomically",
+    "whole_number",
     "write_json",
 ]

@@ -1,6 +1,7 @@
 """Settings by dotted keys: read from text, checked before anything starts, written to JSON and read again."""
 
 import difflib
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -33,6 +34,14 @@ def _parse(key: str, kind: Any, value: Any) -> Any:
     except (KeyError, ValueError, TypeError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise ValueError(f"{key} (={value!r}) must be {wanted}") from None
+
+
+def whole_number(name: str, value: object) -> int:
+    """The value as an int; a ValueError that names it when it is none."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} (={value!r}) must be a whole number") from error
 
 
 def read_redundancy_rule(rule: str | float) -> str | float:

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor
 
 from qpm_lib import selection
-from qpm_lib.core import load_profile
+from qpm_lib.core import load_profile, whole_number
 from qpm_lib.estimator.inputs import checked_rows, training_store
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import Explanation, Output, feature_vectors, fine_tune, train_dense
@@ -68,6 +68,8 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         ValueError : for values that are not finite, P that is no square, one class only, more classes than sets of k
             out of n features, or settings that contradict each other.
         """
+        for name in ("n_features", "n_per_class", "n_layers", "hidden"):
+            whole_number(name, getattr(self, name))
         store = training_store(self, X, y)
         settings = {
             "seed": self.seed,

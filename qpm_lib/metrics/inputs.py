@@ -53,12 +53,15 @@ def arrays(**given: tuple[Any, str]) -> list[np.ndarray]:
 
 
 def check_classes(name: str, values: Tensor | np.ndarray, count: int) -> None:
-    """Refuse class numbers outside 0 to count - 1.
+    """Refuse class numbers outside 0 to count - 1, and types that do not count (PyTorch reads uint8 as a mask).
 
     Raises
     ------
-    ValueError : naming the first of them.
+    ValueError : naming the first of them, or the type.
     """
+    kind = str(values.dtype).removeprefix("torch.")
+    if kind not in ("int16", "int32", "int64"):
+        raise ValueError(f"{name} is of type {kind}: class numbers of type int64 are needed")
     outside = values[(values < 0) | (values >= count)]
     if len(outside):
         raise ValueError(f"{name} holds class {int(outside[0])}: classes are numbered 0 to {count - 1}")

@@ -47,6 +47,8 @@ def sid(
         maps=(maps, "images features g g"), weight=(weight, "classes features"), predicted=(predicted, "images")
     )
     check_classes("predicted", predicted, len(weight))
+    if k < 1:
+        raise ValueError(f"k (={k}) must be at least 1")
     scores = sid_per_image(maps, weight, predicted, k)
     return float(scores[~scores.isnan()].mean())
 

@@ -99,7 +99,10 @@ class DinoQPM(DescribedModel):
         out = self.output(images)
         if target is None:
             target = out.logits.argmax(1)
-        elif len(target) != len(images) or not ((target >= 0) & (target < len(self.class_names))).all():
+        target = torch.as_tensor(target)
+        if target.dtype not in (torch.int16, torch.int32, torch.int64) or target.ndim != 1:
+            raise ValueError(f"target (={target.tolist()}) must hold class numbers, one for each picture")
+        if len(target) != len(images) or not ((target >= 0) & (target < len(self.class_names))).all():
             raise ValueError(
                 f"target (={target.tolist()}) must hold one class from 0 to {len(self.class_names) - 1} for each of "
                 f"{len(images)} pictures"

@@ -1,9 +1,10 @@
 """What the chapters of a run start from: its pictures, its frozen backbone, its features."""
 
 import math
+from tempfile import TemporaryFile
 
 from qpm_lib.backbones import FrozenBackbone, check_backbone, load_backbone
-from qpm_lib.core import RunConfig, choose_device
+from qpm_lib.core import RunConfig, cache_folder, choose_device
 from qpm_lib.data import ImageDataset, find_dataset, load_dataset
 from qpm_lib.features import FeatureStore, LiveFeatures
 
@@ -26,11 +27,12 @@ def check_inputs(config: RunConfig) -> None:
     Raises
     ------
     ValueError : for pictures that are not there, lists that contradict themselves, an unknown backbone or weights that
-        are missing, and more classes than different sets of features.
+        are missing, more classes than different sets of features, and a cache folder that cannot be written.
     """
     dataset, backbone = find_dataset(config.data), config.backbone
     _check_sets(config, config.data.n_species if dataset is None else len(dataset.class_names))
     check_backbone(backbone.name, weights=backbone.weights or None, image_size=backbone.image_size)
+    _check_cache()
 
 
 def _check_sets(config: RunConfig, n_classes: int) -> None:
@@ -41,6 +43,18 @@ def _check_sets(config: RunConfig, n_classes: int) -> None:
             f"{n_classes} classes cannot have different sets of selection.n_per_class (={wanted.n_per_class}) out of "
             f"selection.n_features (={wanted.n_features}): there are only {sets}; raise selection.n_features"
         )
+
+
+def _check_cache() -> None:
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cache folder {folder} cannot be written ({error.strerror}): set QPM_CACHE to one that can"
+        ) from error
 
 
 def load_run_backbone(config: RunConfig) -> FrozenBackbone:

@@ -81,11 +81,7 @@ class Results:
             )
         content = read_json(path)
         models = content.get("models") if isinstance(content, dict) else None
-        if (
-            not isinstance(models, dict)
-            or not models
-            or not all({"values", "intervals", "notes"} <= set(m) for m in models.values())
-        ):
+        if not isinstance(models, dict) or not models or not all(_is_measured(m) for m in models.values()):
             raise ValueError(f"{path} is damaged or from another version: run chapter 06 again (qpm run --from 06)")
         self._check_made_by(path, "model", "06")
         return models
@@ -125,3 +121,16 @@ class Results:
         """
         self._check_made_by(self.path / "snapshot" / "snapshot.json", "model", "07")
         return Snapshot.load(self.path / "snapshot")
+
+
+def _is_measured(result: object) -> bool:
+    """Whether this is one model's `values`, `intervals` and `notes`, by measure."""
+    parts = [result.get(name) for name in ("values", "intervals", "notes")] if isinstance(result, dict) else []
+    if len(parts) != 3 or not all(isinstance(part, dict) for part in parts):
+        return False
+    values, intervals, notes = parts
+    return (
+        all(value is None or type(value) in (int, float) for value in values.values())
+        and all(isinstance(ends, list) and len(ends) == 2 for ends in intervals.values())
+        and all(isinstance(why, str) for why in notes.values())
+    )

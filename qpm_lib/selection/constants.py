@@ -33,6 +33,8 @@ def relevance(
     ------
     ValueError : for values that are not finite, a class without samples, fewer than two classes, or constant features.
     """
+    if constant not in ("error", "zero"):
+        raise ValueError(f"constant (={constant!r}) must be error or zero")
     x, y = np.asarray(features), np.asarray(labels)
     if not np.isfinite(x).all():
         raise ValueError(f"features hold {int((~np.isfinite(x)).sum())} values that are not finite")
@@ -138,12 +140,14 @@ def redundancy(
 
     Raises
     ------
-    ValueError : for an unknown rule, or more features wanted than there are.
+    ValueError : for an unknown rule, values that are not finite, or more features wanted than there are.
     """
     rule = read_redundancy_rule(rule)
     f = len(relevance)
-    if n_features > f:
-        raise ValueError(f"n_features (={n_features}) exceeds the number of features (={f}): lower it")
+    if not 1 <= n_features <= f:
+        raise ValueError(f"n_features (={n_features}) must be from 1 to the number of features (={f})")
+    if not np.isfinite(relevance).all():
+        raise ValueError(f"relevance holds {int((~np.isfinite(relevance)).sum())} values that are not finite")
     if rule == "none" or f < 2:
         return np.zeros((f, f))
     r = similarity(np.asarray(relevance, np.float64))

@@ -1,14 +1,16 @@
 """The quadratic programme as data: what is given, what is chosen, and the value of a choice."""
 
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from qpm_lib.core import whole_number
 from qpm_lib.selection.stages.sharing import check_sharing
+
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ def _arrays(
     for name, array in (("relevance", a), ("redundancy", r), ("bias", b)):
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds {int((~np.isfinite(array)).sum())} values that are not finite")
+        if array.size and np.abs(array).max() > _LARGEST:
+            raise ValueError(
+                f"{name} holds {np.abs(array).max():.3g}: beyond {_LARGEST:.0e} the solvers lose digits; "
+                "divide everything by one number"
+            )
     if r.shape != (f, f):
         raise ValueError(f"redundancy is {r.shape} for {f} features: it must be ({f}, {f})")
     if b.shape != (f,):
@@ -128,14 +135,6 @@ def _sizes(n_features: object, n_per_class: object, f: int, c: int) -> tuple[int
             f"there are only {math.comb(n, k)}; raise n_features"
         )
     return n, k
-
-
-def whole_number(name: str, value: object) -> int:
-    """The value as an int; a ValueError that names it when it is none."""
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        raise ValueError(f"{name} (={value!r}) must be a whole number") from error
 
 
 def _indices(name: str, values: Iterable[object], count: int) -> Int[np.ndarray, "r"]:
@@ -199,12 +198,15 @@ def objective(
 
     Raises
     ------
-    ValueError : when the classes do not all have the same number of features, or shapes do not fit.
+    ValueError : when the classes do not all have the same number of features, a feature does not exist or comes twice,
+        or shapes do not fit.
     """
     per_class = np.asarray(assignment).sum(1)
     if len(set(per_class.tolist())) != 1:
         raise ValueError(
             f"classes have between {per_class.min()} and {per_class.max()} features: each must have the same number k"
         )
+    if len(_indices("features", features, len(relevance))) != len(features):
+        raise ValueError(f"features (={list(features)}) names one of them twice")
     problem = make_problem(relevance, redundancy, n_features=len(features), n_per_class=int(per_class[0]), bias=bias)
     return problem_objective(problem, np.asarray(features), np.asarray(assignment, bool))

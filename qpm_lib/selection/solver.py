@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from qpm_lib.selection.problem import SelectionProblem, make_problem, problem_objective, whole_number
+from qpm_lib.core import whole_number
+from qpm_lib.selection.problem import SelectionProblem, make_problem, problem_objective
 from qpm_lib.selection.result import Selection, relative_gap
 from qpm_lib.selection.stages import heuristic, scip
 from qpm_lib.selection.stages.assignment import assign

@@ -59,6 +59,16 @@ def test_errors_are_one_line_and_exit_1(arguments, words, capsys, tmp_path, monk
     assert not (tmp_path / "run").exists()
 
 
+def test_a_cache_that_cannot_be_written_is_found_first(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: pytest.fail("a kernel was started"))
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("QPM_CACHE", str(tmp_path / "file"))
+    assert main(["run", "--profile", "smoke", "--out", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "set QPM_CACHE" in error
+
+
 def test_a_report_that_cannot_be_made_does_not_hide_why_a_chapter_failed(monkeypatch, capsys, tmp_path):
     def failing(run, **options):
         raise ChapterError("chapter 02_dense_model, cell 2: boom")

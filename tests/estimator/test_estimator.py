@@ -95,6 +95,7 @@ def test_cross_validation(tokens):
         ({}, lambda x, y: (x[:, :7], y), "square number of patches"),
         ({}, lambda x, y: (np.where(x > 2, np.nan, x), y), "NaN"),
         ({}, lambda x, y: (x, np.full(len(y), "a")), "one class only"),
+        ({"n_features": "6"}, lambda x, y: (x, y), "n_features .='6'.*whole number"),
         ({"n_per_class": 7}, lambda x, y: (x, y), "n_per_class"),
         ({"n_features": 2, "n_per_class": 2}, lambda x, y: (x, y), r"there are only 1"),
         ({"n_dense": 4}, lambda x, y: (x, y), "exceeds adapter.n_features"),

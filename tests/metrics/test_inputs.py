@@ -53,6 +53,8 @@ def test_half_precision_is_taken(kind):
         ("sid", (MAPS, WEIGHT[:, :3], LABELS), r"weight has 3 features, maps has 5 \(shape \(4, 3\)\)"),
         ("sid", (MAPS[0], WEIGHT, LABELS), r"maps has shape \(5, 4, 4\): its axes must be \(images, features, g, g\)"),
         ("sid", (MAPS[..., :3], WEIGHT, LABELS), "maps has 3 g, maps has 4"),
+        ("sid", (MAPS, WEIGHT, LABELS, 0), "k .=0"),
+        ("plausibility", (MAPS, WEIGHT, LABELS.astype(np.uint8), MASKS), "predicted is of type uint8"),
         ("sid", (MAPS, WEIGHT, LABELS + 1), "predicted holds class 4: classes are numbered 0 to 3"),
         ("plausibility", (MAPS, WEIGHT, LABELS, MASKS[:7]), "masks has 7 images, maps has 40"),
         ("pointing", (MAPS, WEIGHT, LABELS - 1, MASKS), "predicted holds class -1"),

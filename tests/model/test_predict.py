@@ -236,6 +236,13 @@ def test_proposed_names_are_marked_and_give_way_to_those_of_a_person(folder, tmp
     assert model.feature_names == ("feature 0", "a hooked beak", "feature 2 (proposed: tail fan, 0.50)", "feature 3")
 
 
+@pytest.mark.parametrize("target", [torch.tensor([0.5]), torch.tensor([[0]]), torch.tensor([True])])
+def test_a_target_is_a_class_number(folder, backbone, toy, target):
+    model = DinoQPM.load(folder).with_backbone(backbone)
+    with pytest.raises(ValueError, match="class numbers, one for each"):
+        DinoQPM.explain.__wrapped__(model, [toy.image(0)], target)
+
+
 def test_what_is_known_of_the_places_stands_in_the_folder(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "m")
     model = DinoQPM.load(copy)

@@ -89,11 +89,20 @@ def test_unfinished_runs_are_refused_before_anything_is_written(runs, tmp_path, 
     assert main(["evaluate", "--table", *map(str, runs), "--out", str(tmp_path / "t")]) == 1
     assert "holds no finished run" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
-    for damaged in ([], {}, {"models": {}}, {"models": {"qpm": {"accuracy": 0.5}}}):
+    shapes = ({"values": {"accuracy": "high"}}, {"intervals": {"accuracy": 0.5}}, {"notes": []})
+    shapes = [{"models": {"qpm": {**result(0.5), **wrong}}} for wrong in shapes]
+    for damaged in ([], {}, {"models": {}}, {"models": {"qpm": {"accuracy": 0.5}}}, *shapes):
         write_json(runs[0] / "metrics.json", damaged)
         assert main(["evaluate", "--table", str(runs[0]), "--out", str(tmp_path / "t")]) == 1
         assert "run chapter 06 again" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
+
+
+def test_a_folder_in_the_place_of_a_table_is_found_first(runs, tmp_path, capsys):
+    (tmp_path / "t" / "table.png").mkdir(parents=True)
+    assert main(["evaluate", "--table", *map(str, runs), "--out", str(tmp_path / "t")]) == 1
+    assert "table.png is a folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["table.png"]
 
 
 def test_measures_of_other_settings_are_refused(runs, tmp_path, capsys):

@@ -183,6 +183,20 @@ def test_bad_rules_and_sizes():
         selection.redundancy(a, 5, 1.5)
     with pytest.raises(ValueError, match="=200.*=96"):
         selection.redundancy(a, 200)
+    with pytest.raises(ValueError, match="=0.*=96"):
+        selection.redundancy(a, 0)
+    with pytest.raises(ValueError, match="relevance holds 576 values"):
+        selection.redundancy(a * np.nan, 5)
+    with pytest.raises(ValueError, match="'foo'.*error or zero"):
+        selection.relevance.__wrapped__(a, np.arange(len(a)) % 2, constant="foo")
+
+
+@pytest.mark.parametrize(
+    ("features", "words"), [([0, 0], "names one of them twice"), ([0, 8], "numbered 0 to 7"), ([-1, 2], "holds -1")]
+)
+def test_only_features_that_exist_have_an_objective(features, words):
+    with pytest.raises(ValueError, match=words):
+        selection.objective(np.ones((8, 4)), None, np.array(features), np.ones((4, 2), bool))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +206,7 @@ def test_bad_rules_and_sizes():
         ({"n_per_class": 6}, "n_per_class .=6.*n_features .=5"),
         ({"n_features": 2, "n_per_class": 2}, "4 classes.*only 1; raise n_features"),
         ({"relevance": np.nan}, "relevance holds 32 values"),
+        ({"relevance": 1e9}, "relevance holds .*beyond 1e.06"),
         ({"redundancy": np.triu(np.ones((8, 8)), 1)}, "not symmetric"),
         ({"redundancy": -np.ones((8, 8)) + np.eye(8)}, "non-negative"),
         ({"redundancy": np.ones((8, 8))}, "zero diagonal"),
