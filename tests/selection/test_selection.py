@@ -185,7 +185,7 @@ def test_bad_rules_and_sizes():
         selection.redundancy(a, 200)
     with pytest.raises(ValueError, match="=0.*=96"):
         selection.redundancy(a, 0)
-    with pytest.raises(ValueError, match="relevance holds 576 values"):
+    with pytest.raises(ValueError, match="relevance holds 1536 values"):
         selection.redundancy(a * np.nan, 5)
     with pytest.raises(ValueError, match="'foo'.*error or zero"):
         selection.relevance.__wrapped__(a, np.arange(len(a)) % 2, constant="foo")
