@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from qpm_lib.cli.output import show
-from qpm_lib.core import cache_folder
+from qpm_lib.core import cache_folder, make_cache_folder
 
 NAME, SHORT = "doctor", "check this machine"
 
@@ -78,15 +78,11 @@ def _backbone() -> Check:
 
 
 def _cache() -> Check:
-    folder = cache_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".doctor"
-        probe.touch()
-        probe.unlink()
+        return Check("cache folder", str(make_cache_folder()))
     except OSError as error:
-        return Check("cache folder", f"{folder} ({error.strerror})", "set QPM_CACHE to a folder that can be written")
-    return Check("cache folder", str(folder))
+        remedy = "set QPM_CACHE to a folder that can be written"
+        return Check("cache folder", f"{cache_folder()} ({error.strerror})", remedy)
 
 
 def _disk() -> Check:

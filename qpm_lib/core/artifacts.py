@@ -92,3 +92,16 @@ def file_hash(path: Path) -> str:
 def cache_folder() -> Path:
     """Where rendered data and features are kept: `$QPM_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("QPM_CACHE") or user_cache_path("qpm"))
+
+
+def make_cache_folder() -> Path:
+    """The cache folder, made where there is none and tried with a file.
+
+    Raises
+    ------
+    OSError : when it cannot be written.
+    """
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return folder

@@ -56,8 +56,7 @@ def locality_text(found: Mapping[str, float] | None) -> str:
     kept, elsewhere, area = (f"{100 * found[name]:.0f} %" for name in ("kept", "kept_random", "area"))
     return (
         f"{kept} of a feature's value is left when only the place it shows is kept ({area} of the picture; {elsewhere} "
-        f"for places of the same shape elsewhere; {found['pictures']:.0f} pictures for each feature on average): "
-        "the rest it reads from around"
+        f"for places of the same shape elsewhere; {found['pictures']:.0f} pictures for each feature on average)"
     )
 
 

@@ -12,7 +12,7 @@ from qpm_lib.model.network import TokenModel
 
 _LARGEST = 1_000_000
 # Shares of a feature's value that are left when only the place it shows is kept, or only regions of the same shape
-# elsewhere; the share of the picture that is; how many pictures were looked at.
+# elsewhere; the share of the picture that it shows; how many pictures were looked at for a feature, on average.
 LOCALITY = ("kept", "kept_random", "area", "pictures")
 POOLINGS = get_args(get_type_hints(AdapterConfig)["pooling"])
 

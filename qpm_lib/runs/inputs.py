@@ -1,10 +1,9 @@
 """What the chapters of a run start from: its pictures, its frozen backbone, its features."""
 
 import math
-from tempfile import TemporaryFile
 
 from qpm_lib.backbones import FrozenBackbone, check_backbone, load_backbone
-from qpm_lib.core import RunConfig, cache_folder, choose_device
+from qpm_lib.core import RunConfig, cache_folder, choose_device, make_cache_folder
 from qpm_lib.data import ImageDataset, find_dataset, load_dataset
 from qpm_lib.features import FeatureStore, LiveFeatures
 
@@ -46,14 +45,11 @@ def _check_sets(config: RunConfig, n_classes: int) -> None:
 
 
 def _check_cache() -> None:
-    folder = cache_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
+        make_cache_folder()
     except OSError as error:
         raise ValueError(
-            f"cache folder {folder} cannot be written ({error.strerror}): set QPM_CACHE to one that can"
+            f"cache folder {cache_folder()} cannot be written ({error.strerror}): set QPM_CACHE to one that can"
         ) from error
 
 

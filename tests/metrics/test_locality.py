@@ -46,6 +46,8 @@ def test_a_feature_that_reads_where_it_shows_is_local_and_one_that_reads_elsewhe
     assert found.area[0] == pytest.approx(4 / 64)
     assert found.pictures.tolist() == [6, 6, 6, 0]
     assert np.isnan(found.kept[3])
+    assert found.means["kept"] == pytest.approx(np.nanmean(found.kept))
+    assert found.means["pictures"] == pytest.approx(found.pictures[found.pictures > 0].mean())
     only = [metrics.feature_locality(features, pictures, [[f]] * 6, black).skill for f in (1, 2, 0)]
     assert only[0] < 0.05 < only[1] < 0.9 < only[2] == pytest.approx(1.0)
     again = metrics.feature_locality(features, pictures, [range(4)] * 6, black, n_random=20)

@@ -159,6 +159,8 @@ def test_the_report_works_offline(smoke):
     index = (smoke / "report" / "index.html").read_text()
     model = qpm_lib.DinoQPM.load(smoke / "model")
     assert 'href="explorer.html"' in index
+    kept = f"<b>{100 * model.manifest.locality['kept']:.0f} %</b>of a feature is left when only the place it shows"
+    assert kept in index
     for f in range(len(model.features)):
         page = (smoke / "report" / f"feature_{f:02d}.html").read_text()
         assert re.search(rf"<title>feature {f}( \(proposed: [^<]*\))?<", page)
