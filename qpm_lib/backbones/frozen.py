@@ -95,11 +95,17 @@ class FrozenBackbone(nn.Module):
     name : its name in `BACKBONES`. width : D. grid : g, with P = g * g patches. image_size : input side in pixels.
     fingerprint : name, hash of the weights and preprocessing; two backbones with equal fingerprints give equal
         features.
+
+    Raises
+    ------
+    ValueError : for a vision transformer without a CLS token.
     """
 
     def __init__(self, name: str, vit: nn.Module, *, image_size: int, aspect: str = "squash") -> None:
         super().__init__()
         entry = BACKBONES[name]
+        if hasattr(vit, "num_prefix_tokens") and getattr(vit, "cls_token", None) is None:
+            raise ValueError(f"the transformer of backbone {name} has no CLS token: choose an architecture with one")
         self.name, self.image_size, self.aspect = name, image_size, aspect
         self.network = vit.eval().requires_grad_(False)
         self.width = int(vit.num_features)

@@ -1,7 +1,7 @@
 """The backbones there are: names, sizes, normalisation, licences.
 
-A vision transformer of timm needs an entry and nothing else; another family also `_build` in `frozen.py` and the
-translation of its official weights in `weights.py`.
+A vision transformer of timm with a CLS token needs an entry and nothing else; another family also `_build` in
+`frozen.py` and the translation of its official weights in `weights.py`.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 from qpm_lib.metrics.classification import accuracy, confusion
 from qpm_lib.metrics.evaluation import MEASURES, Evaluation, bootstrap_interval, evaluate
-from qpm_lib.metrics.exact import SUBSETS, ExactParts, exact_parts, interactions, shapley
+from qpm_lib.metrics.exact_answers import SUBSETS, ExactParts, exact_parts, interactions, shapley
 from qpm_lib.metrics.features import (
     attribute_alignment,
     class_independence,

@@ -26,7 +26,7 @@ from torch import Tensor
 from qpm_lib.core import progress
 from qpm_lib.data import CLUTTER, FACTOR_PART, FACTORS, PARTS, Bird, ImageDataset, Scenes
 from qpm_lib.metrics.agreement import decisive_part, focus, rank_agreement
-from qpm_lib.metrics.exact import ExactParts, shapley
+from qpm_lib.metrics.exact_answers import ExactParts, shapley
 from qpm_lib.metrics.parts import VARIED, coverage, paint, read_out
 
 Explain = Callable[[Sequence[Image.Image], Int[Tensor, "batch"]], Float[Tensor, "batch g g"]]

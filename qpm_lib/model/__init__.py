@@ -18,7 +18,7 @@ from qpm_lib.model.outputs import (
 )
 from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, model_folder, predict_files
 from qpm_lib.model.qpm import DinoQPM
-from qpm_lib.model.trainings import fine_tune, train_dense, train_linear_probe
+from qpm_lib.model.stages import fine_tune, train_dense, train_linear_probe
 
 __all__ = [
     "Classifier",

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from qpm_lib.backbones.frozen import load_backbone
+from qpm_lib.backbones.frozen import FrozenBackbone, load_backbone
 from qpm_lib.backbones.registry import BACKBONES
 from qpm_lib.backbones.toy_vit import TOY_WEIGHTS, build_toy_vit, save_weights
 from qpm_lib.backbones.weights import state_hash
@@ -75,6 +75,15 @@ def test_unknown_names_and_sizes():
         load_backbone("toy", image_size=224)
     with pytest.raises(ValueError, match="=225.*14"):
         load_backbone("dinov2_vits14_reg", image_size=225)
+
+
+def test_a_transformer_without_a_cls_token_is_refused():
+    from timm.models import VisionTransformer
+
+    size = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 1}
+    bare = VisionTransformer(**size, class_token=False, global_pool="avg", reg_tokens=2)
+    with pytest.raises(ValueError, match="has no CLS token: choose"):
+        FrozenBackbone("toy", bare, image_size=16)
 
 
 def test_weights_that_do_not_fit(tmp_path):

@@ -4,7 +4,7 @@ from conftest import N_CLASSES
 
 from qpm_lib.explain.intrinsic import ClassMapExplanation, IntrinsicExplanation, compare_classes
 from qpm_lib.model.outputs import correct_rows, most_activating, outputs_of
-from qpm_lib.model.trainings import train_linear_probe
+from qpm_lib.model.stages import train_linear_probe
 
 
 def test_the_planted_patches_are_the_peaks(planted, trained):

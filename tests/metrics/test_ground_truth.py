@@ -11,7 +11,7 @@ from qpm_lib.data.toy.bird import FACTOR_PART
 from qpm_lib.data.toy.scenes import load_scenes
 from qpm_lib.explain import CentredBlob, RandomMap
 from qpm_lib.metrics.agreement import decisive_part, focus, rank_agreement
-from qpm_lib.metrics.exact import SUBSETS, ExactParts
+from qpm_lib.metrics.exact_answers import SUBSETS, ExactParts
 from qpm_lib.metrics.ground_truth import twin
 from qpm_lib.metrics.parts import VARIED, paint
 

@@ -10,8 +10,8 @@ from sklearn.preprocessing import StandardScaler
 import qpm_lib
 from qpm_lib.core.config import TrainingConfig
 from qpm_lib.model.outputs import accuracy, feature_vectors
+from qpm_lib.model.stages import train_dense, train_linear_probe
 from qpm_lib.model.training import fit
-from qpm_lib.model.trainings import train_dense, train_linear_probe
 
 
 def test_the_dense_model_learns_planted_classes(planted, trained):

@@ -227,7 +227,7 @@ def test_choosing_a_method_brings_its_training_unless_it_is_set():
 
 def test_the_rounds_of_qsenn_are_those_of_the_paper_or_of_the_release():
     from qpm_lib.core.profiles import load_profile
-    from qpm_lib.model.trainings import qsenn_rounds
+    from qpm_lib.model.stages import qsenn_rounds
 
     intended = qsenn_rounds(load_profile("cub", **{"selection.method": "qsenn"}))
     assert [epochs for epochs, _ in intended] == [10, 10, 10, 40]

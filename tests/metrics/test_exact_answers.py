@@ -11,8 +11,8 @@ from PIL import Image
 from qpm_lib import metrics
 from qpm_lib.data.toy.render import CLUTTER
 from qpm_lib.data.toy.scenes import load_scenes
-from qpm_lib.metrics import exact
-from qpm_lib.metrics.exact import SUBSETS
+from qpm_lib.metrics import exact_answers as exact
+from qpm_lib.metrics.exact_answers import SUBSETS
 from qpm_lib.metrics.parts import VARIED
 
 N = len(VARIED)
