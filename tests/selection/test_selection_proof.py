@@ -14,7 +14,7 @@ from selection_cases import exhaustive, instance, twins, wishes
 
 from qpm_lib import selection
 from qpm_lib.selection.problem import make_problem
-from qpm_lib.selection.stages import class_sets, cuts, heuristic
+from qpm_lib.selection.stages import class_sets, cuts, heuristic, sharing
 from qpm_lib.selection.stages.assignment import assign
 from qpm_lib.selection.stages.bounds import root_bound
 from qpm_lib.selection.stages.local import local_cut, subset_values
@@ -413,3 +413,16 @@ def test_class_pairs_that_cannot_all_be_alike_are_named():
         ValueError, match=r"pair_constraints \[\(0, .*\(2, 3\)\] contradict each other: with n_features .=4"
     ):
         selection.solve(a, None, n_features=4, n_per_class=2, pair_constraints=[(4, 5), *clique])
+
+
+def test_what_can_be_built_is_known_without_search(monkeypatch):
+    """Sets that are built in groups are a proof; all of them here are checked by an integer programme, too."""
+    rng = np.random.default_rng(5)
+    for n, k, classes in [(3, 2, 3), (4, 2, 5), (5, 3, 6), (5, 4, 5), (4, 1, 4)]:
+        for share in (0.2, 0.5, 1.0):
+            pairs = tuple(p for p in itertools.combinations(range(classes), 2) if rng.random() < share)
+            if sharing._can_share(n, k, classes, pairs):
+                assert sharing.settle_sharing(np.ones((n, classes)), k, list(pairs)) is not None
+    assert not sharing._can_share(4, 2, 4, tuple(itertools.combinations(range(4), 2)))
+    monkeypatch.setattr(sharing, "settle_sharing", lambda *_: pytest.fail("searched for what can be built"))
+    sharing.check_sharing(50, 5, 200, tuple((c, c + 1) for c in range(0, 200, 2)))  # took minutes by search

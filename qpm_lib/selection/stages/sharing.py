@@ -3,9 +3,12 @@ same).
 """
 
 from collections import defaultdict
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 Sets = dict[int, tuple[int, ...]]
 
@@ -83,6 +86,27 @@ def settle_sharing(value: Float[np.ndarray, "n classes"], k: int, sharing: list[
             involved.update(classes)
 
 
+def _can_share(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], ...]) -> bool:
+    """Whether sets are found by giving each group of linked classes k - 1 features of its own, and one to each class.
+
+    True is a proof. False is none: sets may be there that are built otherwise.
+    """
+    ends = np.array(sharing, int).reshape(-1, 2).T
+    _, group = connected_components(coo_matrix((np.ones(ends.shape[1]), ends), (n_classes, n_classes)), directed=False)
+    sizes, used, commons = np.bincount(group), set(), combinations(range(n), k - 1)
+    if sizes.max() > n - k + 1:
+        return False
+    for size in sorted(sizes[sizes > 1].tolist(), reverse=True):
+        for common in commons:
+            free = [s for f in range(n) if f not in common and (s := frozenset((*common, f))) not in used]
+            if len(free) >= size:
+                used.update(free[:size])
+                break
+        else:
+            return False
+    return True
+
+
 def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], ...]) -> None:
     """Refuse wishes that no selection can fulfil, and name the ones that clash. Values do not matter, only n and k do.
 
@@ -90,7 +114,7 @@ def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int]
     ------
     ValueError : naming a smallest group of pair constraints that contradict each other.
     """
-    if len({c for pair in sharing for c in pair}) <= n - k + 1:  # k - 1 features for all of them and one for each
+    if _can_share(n, k, n_classes, sharing):
         return
     value = np.zeros((n, n_classes)) + np.arange(n, 0, -1)[:, None] * 1e-3
     if settle_sharing(value, k, list(sharing)) is not None:
