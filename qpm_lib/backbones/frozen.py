@@ -93,20 +93,22 @@ class FrozenBackbone(nn.Module):
     Attributes
     ----------
     name : its name in `BACKBONES`. width : D. grid : g, with P = g * g patches. image_size : input side in pixels.
-    fingerprint : name, hash of the weights and preprocessing; two backbones with equal fingerprints give equal
-        features.
+    depth : blocks that tokens pass, 0 for all of them. fingerprint : name, hash of the weights and preprocessing; two
+        backbones with equal fingerprints give equal features.
 
     Raises
     ------
     ValueError : for a vision transformer without a CLS token.
     """
 
-    def __init__(self, name: str, vit: nn.Module, *, image_size: int, aspect: str = "squash") -> None:
+    def __init__(self, name: str, vit: nn.Module, *, image_size: int, aspect: str = "squash", depth: int = 0) -> None:
         super().__init__()
         entry = BACKBONES[name]
         if hasattr(vit, "num_prefix_tokens") and getattr(vit, "cls_token", None) is None:
             raise ValueError(f"the transformer of backbone {name} has no CLS token: choose an architecture with one")
-        self.name, self.image_size, self.aspect = name, image_size, aspect
+        if depth:
+            vit.blocks = vit.blocks[:depth]
+        self.name, self.image_size, self.aspect, self.depth = name, image_size, aspect, depth
         self.network = vit.eval().requires_grad_(False)
         self.width = int(vit.num_features)
         self.n_prefix = int(getattr(vit, "num_prefix_tokens", 0))
@@ -120,6 +122,7 @@ class FrozenBackbone(nn.Module):
             "resize": "bicubic",
             "mean": list(entry.mean),
             "std": list(entry.std),
+            **({"depth": depth} if depth else {}),
         }
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
@@ -165,12 +168,14 @@ class FrozenBackbone(nn.Module):
         return rearrange(patches, "b (y x) d -> b d y x", y=self.grid)
 
 
-def check_backbone(name: str, *, weights: str | Path | None = None, image_size: int | None = None) -> int:
+def check_backbone(
+    name: str, *, weights: str | Path | None = None, image_size: int | None = None, depth: int = 0
+) -> int:
     """Check what can be checked of the arguments of `load_backbone` without loading anything; the input size in pixels.
 
     Raises
     ------
-    ValueError : for an unknown name, a size that does not fit, or a file of weights that is not there.
+    ValueError : for an unknown name, a size or depth that does not fit, or a file of weights that is not there.
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}: choose from {', '.join(BACKBONES)}")
@@ -183,6 +188,12 @@ def check_backbone(name: str, *, weights: str | Path | None = None, image_size: 
         raise ValueError(f"backbone.image_size (={size}) must be 128 for the toy backbone")
     if size % patch:
         raise ValueError(f"backbone.image_size (={size}) must be a multiple of the patch size (={patch})")
+    blocks = BACKBONES[name].blocks
+    if depth and not 0 < depth <= blocks:
+        has = f"has {blocks} transformer blocks" if blocks else "is no transformer"
+        raise ValueError(
+            f"backbone.depth (={depth}) does not fit {name}, which {has}: 0 takes what comes out at its end"
+        )
     return size
 
 
@@ -193,6 +204,7 @@ def load_backbone(
     image_size: int | None = None,
     device: str | torch.device | None = None,
     aspect: str = "squash",
+    depth: int = 0,
 ) -> FrozenBackbone:
     """Load a frozen backbone.
 
@@ -201,14 +213,17 @@ def load_backbone(
     name : a key of `BACKBONES`.
     weights : an official `.pth` or `.safetensors` file; None takes the embedded weights (toy) or downloads them.
     image_size : input side in pixels, a multiple of the patch size; None or 0 is the backbone's own.
+    depth : take tokens after this many blocks (and the final norm) of a transformer; 0 is all of them. Earlier tokens
+        have seen less of the rest of the picture, and know less of what the picture shows.
 
     Raises
     ------
-    ValueError : for an unknown name, a size that does not fit, unreadable or unfitting weights, or a failed download.
+    ValueError : for an unknown name, a size or depth that does not fit, unreadable or unfitting weights, or a failed
+        download.
     """
-    size = check_backbone(name, weights=weights, image_size=image_size)
+    size = check_backbone(name, weights=weights, image_size=image_size, depth=depth)
     if aspect not in ("squash", "crop"):
         raise ValueError(f"backbone.aspect (={aspect!r}) must be squash or crop")
     vit = _build(name, Path(weights) if weights else None, size)
     target = choose_device(device) if isinstance(device, str) else device or torch.device("cpu")
-    return FrozenBackbone(name, vit, image_size=size, aspect=aspect).to(target)
+    return FrozenBackbone(name, vit, image_size=size, aspect=aspect, depth=depth).to(target)

@@ -32,14 +32,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which frozen backbone, at which input size in pixels (0: its own), and how pictures that are not square are
-    fitted.
+    """Which frozen backbone, at which input size in pixels (0: its own), how pictures that are not square are fitted,
+    and after how many blocks of a transformer its tokens are taken (0: all).
     """
 
     name: str = "toy"
     weights: str = ""
     image_size: int = 0
     aspect: Literal["squash", "crop"] = "squash"
+    depth: int = 0
 
 
 @dataclass(frozen=True)

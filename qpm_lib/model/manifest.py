@@ -47,10 +47,11 @@ class ModelManifest:
         ------
         ValueError : when its name is not known, or the weights cannot be had.
         """
-        known, kinds = self.backbone, {"backbone": str, "image_size": int, "aspect": str}
+        known, kinds = {"depth": 0} | self.backbone, {"backbone": str, "image_size": int, "aspect": str, "depth": int}
         if not all(isinstance(known.get(name), kind) for name, kind in kinds.items()):
             raise ValueError("no backbone is attached: call model.with_backbone(load_backbone(...)) first")
-        return load_backbone(known["backbone"], weights=weights, image_size=known["image_size"], aspect=known["aspect"])
+        made_with = {name: known[name] for name in kinds if name != "backbone"}
+        return load_backbone(known["backbone"], weights=weights, **made_with)
 
     def check_backbone(self, backbone: FrozenBackbone) -> None:
         """Refuse another backbone, other weights or another preprocessing.

@@ -30,7 +30,8 @@ def check_inputs(config: RunConfig) -> None:
     """
     dataset, backbone = find_dataset(config.data), config.backbone
     _check_sets(config, config.data.n_species if dataset is None else len(dataset.class_names))
-    check_backbone(backbone.name, weights=backbone.weights or None, image_size=backbone.image_size)
+    size = {"image_size": backbone.image_size, "depth": backbone.depth}
+    check_backbone(backbone.name, weights=backbone.weights or None, **size)
     _check_cache()
 
 
@@ -62,6 +63,7 @@ def load_run_backbone(config: RunConfig) -> FrozenBackbone:
         image_size=settings.image_size,
         device=config.device,
         aspect=settings.aspect,
+        depth=settings.depth,
     )
 
 

@@ -31,6 +31,18 @@ def test_tokens_are_those_of_the_transformer(backbone):
     torch.testing.assert_close(backbone.token_grid(tokens.patches)[1, :, 2, 5], tokens.patches[1, 2 * 16 + 5])
 
 
+def test_tokens_of_an_earlier_depth(backbone):
+    cut, images = load_backbone("toy", depth=4), backbone.preprocess([picture(seed=s) for s in range(2)])
+    vit = backbone.network
+    with torch.no_grad():
+        by_hand = vit.norm(vit.blocks[:4](vit._pos_embed(vit.patch_embed(images))))
+    torch.testing.assert_close(cut.tokens(images).patches, by_hand[:, 5:])
+    torch.testing.assert_close(cut.tokens(images).cls, by_hand[:, 0])
+    assert cut.fingerprint["depth"] == 4 and cut.fingerprint["weights_sha256"] != backbone.fingerprint["weights_sha256"]
+    assert "depth" not in backbone.fingerprint  # models that know of no depth stay usable
+    assert load_backbone("toy", depth=6).tokens(images).patches.equal(backbone.tokens(images).patches)
+
+
 def test_tokens_do_not_depend_on_the_batch(backbone):
     images = backbone.preprocess([picture(seed=s) for s in range(4)])
     torch.testing.assert_close(
@@ -75,6 +87,11 @@ def test_unknown_names_and_sizes():
         load_backbone("toy", image_size=224)
     with pytest.raises(ValueError, match="=225.*14"):
         load_backbone("dinov2_vits14_reg", image_size=225)
+    for depth in (7, -1):
+        with pytest.raises(ValueError, match=rf"backbone.depth \(={depth}\) does not fit toy, which has 6 transformer"):
+            load_backbone("toy", depth=depth)
+    with pytest.raises(ValueError, match="resnet50, which is no transformer: 0 takes"):
+        load_backbone("resnet50", depth=1)
 
 
 def test_a_transformer_without_a_cls_token_is_refused():

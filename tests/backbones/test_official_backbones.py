@@ -196,6 +196,7 @@ def test_the_registry_agrees_with_the_architecture(name):
         network = timm.create_model(entry.architecture, pretrained=False, num_classes=0)
     assert network.num_features == entry.width
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(entry.parameters, rel=0.02)
+    assert len(getattr(network, "blocks", ())) == entry.blocks
     if name != "resnet50":
         assert network.patch_embed.patch_size == (entry.patch_size,) * 2
         assert network.num_prefix_tokens == 1 + entry.registers
