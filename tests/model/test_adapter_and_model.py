@@ -191,6 +191,15 @@ def test_pictures_in_explanation_out(toy, toy_store, backbone, tmp_path):
     )
     with pytest.raises(ValueError, match="trained with aspect 'squash', not 'crop'"):
         model.with_backbone(load_backbone("toy", aspect="crop"))
+    cut = load_backbone("toy", depth=2)
+    with pytest.raises(ValueError, match="trained with weights_sha256"):
+        model.with_backbone(cut)
+    untied = DinoQPM.from_dense(adapter, selection, mean=torch.zeros(4), std=torch.ones(4), class_names=toy.class_names)
+    untied.save(tmp_path / "cut", backbone=cut.fingerprint)
+    shallow = DinoQPM.load(tmp_path / "cut")
+    torch.testing.assert_close(
+        shallow.predict([toy.image(0)]).logits, shallow(*cut.tokens(cut.preprocess([toy.image(0)]))).logits
+    )
     model.with_backbone(backbone)
     with pytest.raises(ValueError, match="no pictures"):
         model.predict([])
