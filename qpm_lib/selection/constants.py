@@ -129,7 +129,9 @@ def redundancy(
     """Penalty matrix (F, F): symmetric, zero for pairs that are not penalised.
 
     Only pairs that are too similar are penalised: those at or above a threshold. Their similarity is rescaled by
-    subtracting the smallest non-zero entry of the similarity matrix and dividing by the maximum.
+    subtracting the smallest non-zero entry of the similarity matrix and dividing by the maximum. Features without any
+    relevance are similar to nothing and do not count in any of this [ours: counted, dead features make a low threshold
+    look possible, and most pairs of the others are penalised].
 
     Parameters
     ----------
@@ -148,8 +150,12 @@ def redundancy(
         raise ValueError(f"n_features (={n_features}) must be from 1 to the number of features (={f})")
     if not np.isfinite(relevance).all():
         raise ValueError(f"relevance holds {int((~np.isfinite(relevance)).sum())} values that are not finite")
-    if rule == "none" or f < 2:
-        return np.zeros((f, f))
+    result, live = np.zeros((f, f)), np.flatnonzero((relevance != 0).any(1))
+    if rule == "none" or len(live) < 2:
+        return result
+    if len(live) < f:
+        result[np.ix_(live, live)] = redundancy(relevance[live], min(n_features, len(live)), rule)
+        return result
     r = similarity(np.asarray(relevance, np.float64))
     pairs = np.sort(r[np.triu_indices(f, 1)])
     if isinstance(rule, float):

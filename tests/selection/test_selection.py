@@ -142,6 +142,17 @@ def test_constant_features_can_be_given_no_relevance():
     assert np.isfinite(selection.redundancy(a, 2)).all()
 
 
+@pytest.mark.parametrize("rule", ["as_coded", "as_written", 0.1])
+def test_dead_features_change_no_penalty(rule):
+    a = np.random.default_rng(1).normal(size=(40, 6))
+    dead = np.zeros((50, 6))
+    dead[5:45] = a
+    r = selection.redundancy(dead, 10, rule)
+    np.testing.assert_array_equal(r[5:45, 5:45], selection.redundancy(a, 10, rule))
+    assert np.count_nonzero(r) == np.count_nonzero(r[5:45, 5:45]) > 0
+    assert selection.redundancy(np.zeros((4, 3)), 2, rule).sum() == 0
+
+
 def test_redundancy_rules():
     a = twins(f=60, c=12)
     r = selection.similarity(a)
