@@ -18,6 +18,7 @@ from qpm_lib.metrics.ground_truth import (
     part_checks,
     picture_truths,
     skill_rows,
+    twin,
 )
 from qpm_lib.metrics.locality import Locality, blurred, feature_locality, marked_patches
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
@@ -67,4 +68,5 @@ __all__ = [
     "squared_correlation",
     "structural_grounding",
     "trade_off",
+    "twin",
 ]
