@@ -51,7 +51,7 @@ def test_planted_classes_are_found_by_name(fitted, tokens):
     probability = fitted.predict_proba(x)
     np.testing.assert_allclose(probability.sum(1), 1)
     assert (fitted.classes_[probability.argmax(1)] == fitted.predict(x)).all()
-    assert fitted.selection_.status == "optimal"
+    assert fitted.selection_.gap <= fitted.gap  # proven
     assert (fitted.model_.class_weight.sum(1) == 2).all()
 
 
