@@ -143,6 +143,7 @@ def planted_config():
             "selection.n_per_class": 2,
             "dense.epochs": 40,
             "dense.lr": 1e-2,
+            "dense.l1_maps": 0.0,
             "fine_tune.epochs": 15,
         },
     )
