@@ -63,8 +63,8 @@ def main() -> None:
         "dense": run.load_dense(),
         "finished": run.load_model().with_backbone(backbone),
     }
-    measure_features(models["finished"], dataset, scenes, run.config.seed)
     if not arguments.pictures:
+        measure_features(models["finished"], dataset, scenes, run.config.seed)
         return
     rows = dataset.test_rows
     rows = rows[np.linspace(0, len(rows) - 1, min(arguments.pictures, len(rows))).astype(int)]
@@ -97,6 +97,7 @@ def main() -> None:
             skills = [checks.skill(check) for check in metrics.CHECKS]
             cells = ("n/a" if s is None else f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in skills)
             log.info("| %s | %s | %s | %.0f |", name, title, " | ".join(cells), each)
+    measure_features(models["finished"], dataset, scenes, run.config.seed)
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ class FrozenBackbone(nn.Module):
     Attributes
     ----------
     name : its name in `BACKBONES`. width : D. grid : g, with P = g * g patches. image_size : input side in pixels.
-    depth : blocks that tokens pass, 0 for all of them. fingerprint : name, hash of the weights and preprocessing; two
-        backbones with equal fingerprints give equal features.
+    fingerprint : name, hash of the weights, preprocessing and depth (see `load_backbone`), where it is not the whole;
+        two backbones with equal fingerprints give equal features.
 
     Raises
     ------
@@ -108,7 +108,7 @@ class FrozenBackbone(nn.Module):
             raise ValueError(f"the transformer of backbone {name} has no CLS token: choose an architecture with one")
         if depth:
             vit.blocks = vit.blocks[:depth]
-        self.name, self.image_size, self.aspect, self.depth = name, image_size, aspect, depth
+        self.name, self.image_size, self.aspect = name, image_size, aspect
         self.network = vit.eval().requires_grad_(False)
         self.width = int(vit.num_features)
         self.n_prefix = int(getattr(vit, "num_prefix_tokens", 0))

@@ -417,12 +417,14 @@ def test_class_pairs_that_cannot_all_be_alike_are_named():
 
 def test_what_can_be_built_is_known_without_search(monkeypatch):
     """Sets that are built in groups are a proof; all of them here are checked by an integer programme, too."""
-    rng = np.random.default_rng(5)
+    rng, built = np.random.default_rng(5), 0
     for n, k, classes in [(3, 2, 3), (4, 2, 5), (5, 3, 6), (5, 4, 5), (4, 1, 4)]:
         for share in (0.2, 0.5, 1.0):
             pairs = tuple(p for p in itertools.combinations(range(classes), 2) if rng.random() < share)
             if sharing._can_share(n, k, classes, pairs):
+                built += 1
                 assert sharing.settle_sharing(np.ones((n, classes)), k, list(pairs)) is not None
+    assert built > 5
     assert not sharing._can_share(4, 2, 4, tuple(itertools.combinations(range(4), 2)))
     monkeypatch.setattr(sharing, "settle_sharing", lambda *_: pytest.fail("searched for what can be built"))
     sharing.check_sharing(50, 5, 200, tuple((c, c + 1) for c in range(0, 200, 2)))  # took minutes by search

@@ -87,17 +87,17 @@ def settle_sharing(value: Float[np.ndarray, "n classes"], k: int, sharing: list[
 
 
 def _can_share(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], ...]) -> bool:
-    """Whether sets are found by giving each group of linked classes k - 1 features of its own, and one to each class.
+    """Whether sets are found by giving each group of linked classes k - 1 features, and one more to each of its classes.
 
     True is a proof. False is none: sets may be there that are built otherwise.
     """
     ends = np.array(sharing, int).reshape(-1, 2).T
     _, group = connected_components(coo_matrix((np.ones(ends.shape[1]), ends), (n_classes, n_classes)), directed=False)
-    sizes, used, commons = np.bincount(group), set(), combinations(range(n), k - 1)
+    sizes, used = np.bincount(group), set()
     if sizes.max() > n - k + 1:
         return False
     for size in sorted(sizes[sizes > 1].tolist(), reverse=True):
-        for common in commons:
+        for common in combinations(range(n), k - 1):
             free = [s for f in range(n) if f not in common and (s := frozenset((*common, f))) not in used]
             if len(free) >= size:
                 used.update(free[:size])
