@@ -87,7 +87,7 @@ def settle_sharing(value: Float[np.ndarray, "n classes"], k: int, sharing: list[
 
 
 def _can_share(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], ...]) -> bool:
-    """Whether sets are found by giving each group of linked classes k - 1 features, and one more to each of its classes.
+    """Whether sets are found by giving linked classes k - 1 features in common, and one more to each of them.
 
     True is a proof. False is none: sets may be there that are built otherwise.
     """
