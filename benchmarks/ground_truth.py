@@ -23,7 +23,7 @@ from PIL import Image
 import qpm_lib
 from qpm_lib import metrics
 from qpm_lib.data import PARTS, ImageDataset, Scenes
-from qpm_lib.explain import CentredBlob, ClassMapExplanation, IntrinsicExplanation, RandomMap
+from qpm_lib.explain import Target, make
 
 log = logging.getLogger("benchmark")
 N_BIRDS, N_PLACES = 300, 32
@@ -89,8 +89,9 @@ def main() -> None:
     log.info("|---" * (3 + len(metrics.CHECKS)) + "|")
     for name, model in models.items():
         truths = metrics.picture_truths(exact[name], dataset, scenes, store.grid)
-        own = IntrinsicExplanation(model) if name == "finished" else ClassMapExplanation(model, backbone)
-        for title, explain in {"own": own, "random": RandomMap(store.grid), "blob": CentredBlob(store.grid)}.items():
+        own, target = "intrinsic" if name == "finished" else "class_activation_map", Target(model, backbone)
+        for title, method in {"own": own, "random": "random", "blob": "centre"}.items():
+            explain = make(method, target)
             start = time.perf_counter()
             checks = metrics.part_checks(explain, truths)
             each = 1000 * (time.perf_counter() - start) / len(rows)

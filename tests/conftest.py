@@ -32,6 +32,7 @@ from qpm_lib.core.config import AdapterConfig, DataConfig
 from qpm_lib.core.profiles import load_profile
 from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.load import load_dataset
+from qpm_lib.explain.target import Target
 from qpm_lib.features.shards import Manifest, save_shard, shard_name
 from qpm_lib.features.store import FeatureStore
 from qpm_lib.model.dense import DenseModel
@@ -99,6 +100,12 @@ def untrained(toy, toy_store):
     vectors = torch.as_tensor(feature_vectors(dense, toy_store, toy_store.rows(train=True)))[:, selection.features]
     model = DinoQPM.from_dense(dense, selection, mean=vectors.mean(0), std=vectors.std(0), class_names=toy.class_names)
     return model.eval(), selection
+
+
+@pytest.fixture(scope="session")
+def target(untrained, backbone):
+    """The untrained model as something to be explained: it pools patches."""
+    return Target(untrained[0], backbone)
 
 
 def planted_tokens(label, rng):

@@ -7,17 +7,16 @@ convolutional baseline, whose patches are the cells of its last feature map and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from qpm_lib.backbones.preprocessing import Preprocessing
 from qpm_lib.backbones.registry import BACKBONES
 from qpm_lib.backbones.torchvision import import_torchvision
 from qpm_lib.backbones.toy_vit import TOY_WEIGHTS, build_toy_vit
@@ -59,32 +58,6 @@ def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
         return vit
     load_checked(vit, in_timm_layout(state, vit, weights, name), weights, name)
     return set_size(vit, entry, image_size)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """From pictures to normalised tensors; small, because worker processes get a copy, and without a GPU."""
-
-    image_size: int
-    aspect: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def square(self, image: Image.Image, side: int | None = None) -> Image.Image:
-        """The square that the backbone sees of a picture."""
-        if self.aspect == "crop":
-            short = min(image.size)
-            left, top = (image.width - short) // 2, (image.height - short) // 2
-            image = image.crop((left, top, left + short, top + short))
-        size = side or self.image_size
-        return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
-
-    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 size size"]:
-        """Squares, scaled to 0..1 and normalised."""
-        pixels = np.stack([np.asarray(self.square(image)) for image in images])
-        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-        mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
-        return (scaled - mean) / std
 
 
 class FrozenBackbone(nn.Module):
@@ -141,10 +114,19 @@ class FrozenBackbone(nn.Module):
         """
         return self.preprocessing.square(image, side)
 
-    @torch.no_grad()
-    def tokens(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:
-        """Patch tokens (B, P, D) and CLS token (B, D), of a transformer after the final LayerNorm, in float32;
-        autocast to bf16 on a GPU.
+    @property
+    def is_transformer(self) -> bool:
+        """Whether it has tokens on its way, and attention."""
+        return self.n_prefix > 0
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Blocks of a transformer, or the four stages of a ResNet."""
+        network = self.network
+        return list(network.blocks if self.is_transformer else (getattr(network, f"layer{i}") for i in range(1, 5)))
+
+    def forward(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:
+        """As `tokens`, in float32 everywhere, and with gradients where the pictures or a tap ask for them.
 
         Raises
         ------
@@ -155,13 +137,28 @@ class FrozenBackbone(nn.Module):
                 f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): "
                 "use backbone.preprocess"
             )
-        device = next(self.network.parameters()).device
-        with mixed_precision(device):
-            out = self.network.forward_features(images.to(device))
+        return self.split(self.network.forward_features(images.to(next(self.network.parameters()).device)))
+
+    def split(self, out: Float[Tensor, "..."]) -> Tokens:
+        """Patch tokens and CLS token of what comes out at the end: (B, T, D) of a transformer, (B, D, h, w) of a
+        ResNet.
+        """
         if out.ndim == 4:
             patches = rearrange(out.float(), "b d y x -> b (y x) d")
             return Tokens(patches, patches.mean(1))
         return Tokens(out[:, self.n_prefix :].float(), out[:, 0].float())
+
+    @torch.no_grad()
+    def tokens(self, images: Float[Tensor, "batch 3 size size"]) -> Tokens:
+        """Patch tokens (B, P, D) and CLS token (B, D), of a transformer after the final LayerNorm, in float32;
+        autocast to bf16 on a GPU.
+
+        Raises
+        ------
+        ValueError : when the pictures do not have the backbone's input size.
+        """
+        with mixed_precision(next(self.network.parameters()).device):
+            return self(images)
 
     def token_grid(self, patches: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch dim g g"]:
         """Patch tokens laid out as the picture."""

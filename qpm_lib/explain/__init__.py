@@ -1,15 +1,43 @@
 """Explanations of single predictions, all with one contract: (images, targets) -> maps (B, g, g)."""
 
-from qpm_lib.explain.base import ExplanationMethod
-from qpm_lib.explain.intrinsic import ClassMapExplanation, Comparison, IntrinsicExplanation, compare_classes
-from qpm_lib.explain.uninformed import CentredBlob, RandomMap
+from qpm_lib.explain.attention import AttentionMap, LeGrad, RelevancePropagation, Rollout
+from qpm_lib.explain.attn_lrp import AttnLRP
+from qpm_lib.explain.base import ExplanationMethod, Method
+from qpm_lib.explain.cdam import CDAM, IntegratedCDAM, SmoothCDAM
+from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
+from qpm_lib.explain.intrinsic import ClassActivationMap, Comparison, IntrinsicExplanation, compare_classes
+from qpm_lib.explain.perturbation import RISE, TokenAblation
+from qpm_lib.explain.registry import METHODS, MethodEntry, make, possible
+from qpm_lib.explain.target import Rest, Target, concept_target
+from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
 
 __all__ = [
+    "AttentionMap",
+    "AttnLRP",
+    "CDAM",
     "CentredBlob",
-    "ClassMapExplanation",
+    "ClassActivationMap",
     "Comparison",
+    "EdgeMap",
     "ExplanationMethod",
+    "GradCAM",
+    "IntegratedCDAM",
+    "IntegratedGradients",
     "IntrinsicExplanation",
+    "LeGrad",
+    "METHODS",
+    "Method",
+    "MethodEntry",
+    "RISE",
     "RandomMap",
+    "RelevancePropagation",
+    "Rest",
+    "Rollout",
+    "SmoothCDAM",
+    "Target",
+    "TokenAblation",
     "compare_classes",
+    "concept_target",
+    "make",
+    "possible",
 ]

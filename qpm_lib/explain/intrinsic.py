@@ -1,53 +1,62 @@
 """Explanations that come with the model: nothing is estimated, the maps are what the score is made of."""
 
-import logging
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from einops import einsum
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
-from qpm_lib.backbones import FrozenBackbone
-from qpm_lib.model import Classifier, DinoQPM
+from qpm_lib.explain.base import Method
+from qpm_lib.explain.target import Target
+from qpm_lib.model import DinoQPM
 
-log = logging.getLogger(__name__)
 
-
-class IntrinsicExplanation:
+class IntrinsicExplanation(Method):
     """Exact local explanation of a `DinoQPM`: the k weighted feature maps of the target class, added up.
 
-    The sum over the picture is the target's logit plus a constant of the class. Follows the contract of
-    `base.ExplanationMethod`.
+    The sum over the picture is the target's logit plus a constant of the class; maps are non-negative for a QPM, signed
+    for the baselines.
+
+    Raises
+    ------
+    ValueError : for a model of another kind.
     """
 
-    def __init__(self, model: DinoQPM) -> None:
-        self.model = model
+    def __init__(self, target: Target, *, batch_size: int = 32) -> None:
+        super().__init__(target, batch_size=batch_size)
+        if not isinstance(target.model, DinoQPM):
+            raise ValueError(
+                f"the intrinsic explanation is that of a DinoQPM, not of {type(target.model).__name__}: "
+                "choose class_activation_map"
+            )
 
-    def __call__(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
-        """Maps (B, g, g), non-negative for a QPM, signed for the baselines."""
-        return self.model.local_map(self.model.output(images), targets)
-
-
-class ClassMapExplanation:
-    """Class activation map of any classifier, sum_f W_cf M_f: for the dense model and the linear probe,
-    as a comparison.
-
-    Of the probe, M are the patch tokens; nothing makes that map local.
-    """
-
-    def __init__(self, model: Classifier, backbone: FrozenBackbone) -> None:
-        self.model, self.backbone = model, backbone
-
-    def __call__(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
-        """Maps (B, g, g), signed."""
+    def maps(
+        self, pixels: Float[Tensor, "batch 3 size size"], targets: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch g g"]:
+        """Maps (B, g, g)."""
+        model, tokens = self.target.model, self.target.backbone.tokens(pixels)
         with torch.no_grad():
-            tokens = self.backbone.tokens(self.backbone.preprocess(list(images)))
-            maps = self.model(tokens.patches.to(self.model.device), tokens.cls.to(self.model.device)).maps
-            return einsum(self.model.class_weight.detach()[targets], maps, "b f, b f y x -> b y x")
+            out = model(tokens.patches.to(model.device), tokens.cls.to(model.device))
+            return model.local_map(out, targets.to(model.device))
+
+
+class ClassActivationMap(Method):
+    """Class activation map of any classifier, sum_f W_cf M_f, signed (Zhou et al. 2016).
+
+    Of the linear probe, M are the patch tokens ("DINO GradCAM" in the figures of DINO-QPM); nothing makes that map
+    local.
+    """
+
+    def maps(
+        self, pixels: Float[Tensor, "batch 3 size size"], targets: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch g g"]:
+        """Maps (B, g, g)."""
+        model, tokens = self.target.model, self.target.backbone.tokens(pixels)
+        with torch.no_grad():
+            maps = model(tokens.patches.to(model.device), tokens.cls.to(model.device)).maps
+            return einsum(model.class_weight.detach()[targets.to(model.device)], maps, "b f, b f y x -> b y x")
 
 
 class Comparison(NamedTuple):

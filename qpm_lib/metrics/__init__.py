@@ -10,25 +10,18 @@ from qpm_lib.metrics.features import (
     correlation,
     structural_grounding,
 )
-from qpm_lib.metrics.ground_truth import (
-    CHECKS,
-    PartChecks,
-    PictureTruth,
-    Skill,
-    part_checks,
-    picture_truths,
-    skill_rows,
-    twin,
-)
+from qpm_lib.metrics.ground_truth import PictureTruth, part_checks, picture_truths, twin
 from qpm_lib.metrics.locality import Locality, blurred, feature_locality, marked_patches
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
 from qpm_lib.metrics.naming import propose_names, squared_correlation
 from qpm_lib.metrics.parts import VARIED, paint, part_importance, read_out
 from qpm_lib.metrics.purity import Purity, feature_purity
+from qpm_lib.metrics.skill import CHECKS, Difference, PartChecks, Skill, skill_differences, skill_rows
 from qpm_lib.metrics.trade_off import trade_off
 
 __all__ = [
     "CHECKS",
+    "Difference",
     "Evaluation",
     "ExactParts",
     "Locality",
@@ -64,6 +57,7 @@ __all__ = [
     "read_out",
     "shapley",
     "sid",
+    "skill_differences",
     "skill_rows",
     "squared_correlation",
     "structural_grounding",

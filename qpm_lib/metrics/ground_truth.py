@@ -14,7 +14,6 @@ from the exact values, both on the same pictures and through the same code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,9 +27,9 @@ from qpm_lib.data import CLUTTER, FACTOR_PART, FACTORS, PARTS, Bird, ImageDatase
 from qpm_lib.metrics.agreement import decisive_part, focus, rank_agreement
 from qpm_lib.metrics.exact_answers import ExactParts, shapley
 from qpm_lib.metrics.parts import VARIED, coverage, paint, read_out
+from qpm_lib.metrics.skill import CHECKS, PartChecks
 
 Explain = Callable[[Sequence[Image.Image], Int[Tensor, "batch"]], Float[Tensor, "batch g g"]]
-CHECKS = ("correctness", "contrastivity", "distractibility")
 _SMALL = 0.05  # of the sum of |values|: a part that hardly matters
 _VISIBLE_PIXELS, _VISIBLE_CHANGE = 8, 8  # of a part; of 255, above the noise
 
@@ -145,69 +144,6 @@ def _truth(exact: ExactParts, i: int, dataset: ImageDataset, scenes: Scenes, gri
     )
 
 
-class Skill(NamedTuple):
-    """One check: skill with its 95 % bootstrap interval over pictures, and the raw means it is made of."""
-
-    value: float
-    low: float
-    high: float
-    score: float
-    random: float
-    ceiling: float
-    pictures: int
-
-
-@dataclass(frozen=True)
-class PartChecks:
-    """Scores of an explanation in each check, picture by picture; NaN where a picture does not allow a check.
-
-    Attributes
-    ----------
-    scores, random, ceiling : by the names of `CHECKS`, (R,) raw scores of the explanation, mean raw scores of random
-        maps, raw scores of the best map.
-    """
-
-    scores: Mapping[str, Float[np.ndarray, "rows"]]
-    random: Mapping[str, Float[np.ndarray, "rows"]]
-    ceiling: Mapping[str, Float[np.ndarray, "rows"]]
-
-    def skill(self, check: str, *, seed: int = 0) -> Skill | None:
-        """Skill of the explanation in a check; None when no picture allows it.
-
-        (mean score - mean of random maps) / (mean of the best maps - mean of random maps), 2000 resamples of pictures.
-
-        Raises
-        ------
-        ValueError : for an unknown check.
-        """
-        if check not in CHECKS:
-            raise ValueError(f"unknown check {check!r}: choose from {', '.join(CHECKS)}")
-        columns = np.stack([self.scores[check], self.random[check], self.ceiling[check]], 1)
-        columns = columns[np.isfinite(columns).all(1)]
-        if not len(columns):
-            return None
-        drawn = np.random.default_rng([seed, 67]).integers(0, len(columns), (2000, len(columns)))
-        spread = _ratio(columns[drawn].mean(1))
-        score, random, ceiling = columns.mean(0).tolist()
-        low, high = np.nanpercentile(spread, [2.5, 97.5]).tolist()
-        return Skill(float(_ratio(columns.mean(0))), low, high, score, random, ceiling, len(columns))
-
-
-def skill_rows(skills: Mapping[tuple[str, str], Sequence[Skill | None]]) -> list[tuple[str, ...]]:
-    """A table of skills by model and map, in the order of `CHECKS`: a head, then a row each, with intervals."""
-    rows = [("model", "map", *CHECKS)]
-    for (model, title), found in skills.items():
-        cells = ("n/a" if s is None else f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in found)
-        rows.append((model, title, *cells))
-    return rows
-
-
-def _ratio(means: Float[np.ndarray, "*any three"]) -> Float[np.ndarray, "*any"]:
-    score, random, ceiling = np.moveaxis(means, -1, 0)
-    room = ceiling - random
-    return np.divide(score - random, room, out=np.full_like(room, np.nan), where=room > 1e-9)
-
-
 def part_checks(explain: Explain, truths: Sequence[PictureTruth], *, n_random: int = 100, seed: int = 0) -> PartChecks:
     """Check an explanation of the predicted class of each picture against what is true of picture and model.
 
@@ -224,8 +160,9 @@ def part_checks(explain: Explain, truths: Sequence[PictureTruth], *, n_random: i
     rows: dict[str, list[dict[str, float]]] = {"scores": [], "random": [], "ceiling": []}
     for i, truth in enumerate(progress(truths, "checking maps")):
         grid = truth.covered.shape[-1]
-        own = _map(explain, truth.image, truth.target, grid)
-        rival = None if truth.rival is None else _map(explain, truth.image, truth.rival, grid)
+        asked = [truth.target] if truth.rival is None else [truth.target, truth.rival]
+        maps = _maps(explain, truth.image, asked, grid)
+        own, rival = maps[:1], None if truth.rival is None else maps[1:]
         rng = np.random.default_rng([seed, 71, i])
         noise, other = rng.random((2, n_random, grid, grid))
         for name, scores in (
@@ -237,10 +174,12 @@ def part_checks(explain: Explain, truths: Sequence[PictureTruth], *, n_random: i
     return PartChecks(**{name: _columns(found) for name, found in rows.items()})
 
 
-def _map(explain: Explain, image: Image.Image, target: int, grid: int) -> Float[np.ndarray, "1 g g"]:
-    maps = explain([image], torch.tensor([target]))
-    if tuple(maps.shape) != (1, grid, grid):
-        raise ValueError(f"the explanation gave maps of shape {tuple(maps.shape)}, not (1, {grid}, {grid})")
+def _maps(explain: Explain, image: Image.Image, targets: Sequence[int], grid: int) -> Float[np.ndarray, "targets g g"]:
+    maps = explain([image] * len(targets), torch.tensor(targets))
+    if tuple(maps.shape) != (len(targets), grid, grid):
+        raise ValueError(
+            f"the explanation gave maps of shape {tuple(maps.shape)}, not ({len(targets)}, {grid}, {grid})"
+        )
     return maps.detach().double().cpu().numpy()
 
 

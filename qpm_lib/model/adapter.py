@@ -18,11 +18,18 @@ class Output(NamedTuple):
     """What every classifier of this package returns.
 
     `maps` (B, F, g, g) are the feature maps, `vector` (B, F) the pooled features, `logits` (B, C) the class scores.
+    Where patches were taken away, maps have one row of those that are left.
     """
 
-    maps: Float[Tensor, "batch features g g"]
+    maps: Float[Tensor, "batch features h w"]
     vector: Float[Tensor, "batch features"]
     logits: Float[Tensor, "batch classes"]
+
+
+def map_height(patches: int) -> int:
+    """Rows of a map of so many patches: g for a square picture, 1 where patches were taken away."""
+    grid = round(patches**0.5)
+    return grid if grid**2 == patches else 1
 
 
 class Adapter(nn.Module):
@@ -45,7 +52,7 @@ class Adapter(nn.Module):
 
     def features(
         self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch features g g"], Float[Tensor, "batch features"]]:
+    ) -> tuple[Float[Tensor, "batch features h w"], Float[Tensor, "batch features"]]:
         """Feature maps M (B, F, g, g) and the pooled vector f (B, F); the CLS token passes through the MLP only where
         pooling uses it.
         """
@@ -53,8 +60,7 @@ class Adapter(nn.Module):
         uses_cls = pooling in ("cls", "cls_avg")
         out = self(torch.cat([cls[:, None], patches], 1) if uses_cls else patches)
         on_patches = out[:, 1:] if uses_cls else out
-        grid = round(on_patches.shape[1] ** 0.5)
-        maps = rearrange(on_patches, "b (y x) f -> b f y x", y=grid)
+        maps = rearrange(on_patches, "b (y x) f -> b f y x", y=map_height(on_patches.shape[1]))
         average = reduce(on_patches, "b p f -> b f", "mean")
         vector = {
             "avg": lambda: average,

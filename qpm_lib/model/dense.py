@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qpm_lib.core import AdapterConfig, full_precision, read_json
-from qpm_lib.model.adapter import Adapter, Output
+from qpm_lib.model.adapter import Adapter, Output, map_height
 from qpm_lib.model.files import load_module, save_module
 
 
@@ -80,10 +80,11 @@ class LinearProbe(nn.Module):
 
     def forward(self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]) -> Output:
         """Patch tokens as maps, the CLS token as vector, and the logits."""
-        grid = round(patches.shape[1] ** 0.5)
         with full_precision(cls.device):
             return Output(
-                rearrange(patches, "b (y x) d -> b d y x", y=grid), cls, cls.float() @ self.class_weight.T + self.bias
+                rearrange(patches, "b (y x) d -> b d y x", y=map_height(patches.shape[1])),
+                cls,
+                cls.float() @ self.class_weight.T + self.bias,
             )
 
     @property

@@ -1,8 +1,9 @@
-import numpy as np
+import pytest
 import torch
 from conftest import N_CLASSES
 
-from qpm_lib.explain.intrinsic import ClassMapExplanation, IntrinsicExplanation, compare_classes
+from qpm_lib.explain.intrinsic import ClassActivationMap, IntrinsicExplanation, compare_classes
+from qpm_lib.explain.target import Target
 from qpm_lib.model.outputs import correct_rows, most_activating, outputs_of
 from qpm_lib.model.stages import train_linear_probe
 
@@ -21,27 +22,23 @@ def test_the_planted_patches_are_the_peaks(planted, trained):
     assert planted_mass.min() > 0.6
 
 
-def test_methods_follow_the_contract(toy, toy_store, backbone):
-    from qpm_lib.core.config import AdapterConfig
-    from qpm_lib.model.dense import DenseModel
-    from qpm_lib.model.qpm import DinoQPM
-    from qpm_lib.selection.result import Selection
-
-    torch.manual_seed(0)
-    assignment = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]], bool)
-    chosen = Selection(np.arange(4), assignment, 1.0, 1.0, 0.0, 0.0, "optimal")
-    dense = DenseModel(192, 4, AdapterConfig(n_layers=1, n_features=6))
-    model = (
-        DinoQPM.from_dense(dense, chosen, mean=torch.zeros(4), std=torch.ones(4), class_names=toy.class_names)
-        .eval()
-        .with_backbone(backbone)
-    )
+def test_the_intrinsic_map_is_that_of_the_model_and_of_no_other(toy, target, toy_store, backbone):
     images, targets = [toy.image(0), toy.image(20)], torch.tensor([1, 3])
-    for method in (IntrinsicExplanation(model), ClassMapExplanation(train_linear_probe(toy_store), backbone)):
-        maps = method(images, targets)
-        assert maps.shape == (2, 16, 16)
-        assert torch.isfinite(maps).all()
-        torch.testing.assert_close(method(images[1:], targets[1:]), maps[1:], rtol=1e-3, atol=1e-4)
+    model = target.model
+    out = model(*backbone.tokens(backbone.preprocess(images)))
+    found = IntrinsicExplanation(target)(images, targets)
+    torch.testing.assert_close(found, model.local_map(out, targets))
+    totals = found.sum((1, 2)) + model.head.constants[targets]
+    torch.testing.assert_close(totals, out.logits[[0, 1], targets], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="not of LinearProbe: choose class_activation_map"):
+        IntrinsicExplanation(Target(train_linear_probe(toy_store), backbone))
+
+
+def test_the_class_activation_map_of_a_probe_is_its_weights_on_patches(toy, toy_store, backbone):
+    probe, images = train_linear_probe(toy_store), [toy.image(3)]
+    found = ClassActivationMap(Target(probe, backbone))(images, torch.tensor([2]))
+    patches = backbone.tokens(backbone.preprocess(images)).patches
+    torch.testing.assert_close(found.flatten(1), patches @ probe.class_weight[2])
 
 
 def test_comparing_classes():

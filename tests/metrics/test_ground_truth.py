@@ -42,9 +42,11 @@ def planted(truths, quality, *, seed=0, answer="value"):
     rng = np.random.default_rng(seed)
 
     def explain(images, targets):
-        truth, maps = known[images[0].tobytes()], rng.standard_normal((1, GRID, GRID))
-        area = truth.area[:-1].clip(1)
-        value = truth.value if int(targets[0]) == truth.target else truth.value - truth.lead
+        return torch.stack([one(known[i.tobytes()], int(t)) for i, t in zip(images, targets, strict=True)])
+
+    def one(truth, target):
+        maps, area = rng.standard_normal((GRID, GRID)), truth.area[:-1].clip(1)
+        value = truth.value if target == truth.target else truth.value - truth.lead
         shown = {"value": value / area, "area": area, "bird": np.ones(len(area)), "small": 1 / area}[answer]
         exact = paint(shown, truth.covered[: len(shown)])
         return torch.tensor(quality * exact / exact.std() + (1 - quality) * maps)
@@ -90,8 +92,8 @@ def test_maps_that_know_only_the_areas_of_parts_have_no_skill(truths, answer):
     assert found["distractibility"].value < 0.6  # clutter is no part
 
 
-def test_maps_without_any_idea_have_no_skill(truths):
-    for explain in (RandomMap(GRID), CentredBlob(GRID)):
+def test_maps_without_any_idea_have_no_skill(truths, target):
+    for explain in (RandomMap(target), CentredBlob(target)):
         found = skills(explain, truths)
         for check in ("correctness", "contrastivity"):
             assert abs(found[check].value) < 0.35, (check, found[check])
@@ -119,11 +121,22 @@ def test_a_check_that_no_picture_allows_is_none(truths):
     assert found["correctness"] is not None
 
 
-def test_bad_input_is_named(truths):
+def test_bad_input_is_named(truths, target):
     with pytest.raises(ValueError, match="at least one row"):
-        metrics.part_checks(RandomMap(GRID), [])
-    with pytest.raises(ValueError, match=r"\(1, 8, 8\), not \(1, 16, 16\)"):
-        metrics.part_checks(RandomMap(8), truths)
+        metrics.part_checks(RandomMap(target), [])
+    with pytest.raises(ValueError, match=r"\([12], 8, 8\), not \([12], 16, 16\)"):
+        metrics.part_checks(lambda images, _: torch.ones(len(images), 8, 8), truths)
+
+
+def test_a_picture_is_explained_for_its_class_and_its_twin_at_once(truths):
+    asked = []
+
+    def explain(images, targets):
+        asked.append((len(images), len({id(image) for image in images}), targets.tolist()))
+        return torch.ones(len(images), GRID, GRID)
+
+    metrics.part_checks(explain, truths)
+    assert asked == [(1, 1, [t.target]) if t.rival is None else (2, 1, [t.target, t.rival]) for t in truths]
 
 
 def test_twins_differ_in_one_part(toy):
