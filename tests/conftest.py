@@ -23,9 +23,11 @@ with install_import_hook("qpm_lib", "shape_checks.checked"):
             importlib.import_module(".".join(parts))
 
 import numpy as np
+import planted_models
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 from qpm_lib.cli import main
 from qpm_lib.core.config import AdapterConfig, DataConfig
@@ -106,6 +108,54 @@ def untrained(toy, toy_store):
 def target(untrained, backbone):
     """The untrained model as something to be explained: it pools patches."""
     return Target(untrained[0], backbone)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Backbones by name, made when they are asked for."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = planted_models.small_backbone(name)
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def models():
+    return planted_models.classifiers(48)
+
+
+@pytest.fixture(scope="session")
+def noise():
+    """Pictures without a motif, of different sizes."""
+    rng = np.random.default_rng(0)
+    sizes = ((40, 40), (32, 50), (60, 33))
+    return [Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)) for size in sizes]
+
+
+@pytest.fixture(scope="session")
+def rigged():
+    return planted_models.rigged_backbone()
+
+
+@pytest.fixture(scope="session")
+def bright_models():
+    return planted_models.brightness_models()
+
+
+@pytest.fixture
+def make_target(small, models):
+    """A target by the names of backbone and classifier."""
+
+    def get(backbone, model):
+        return Target(
+            models[model] if backbone != "resnet50" else planted_models.classifiers(2048)[model], small(backbone)
+        )
+
+    return get
 
 
 def planted_tokens(label, rng):

@@ -3,6 +3,16 @@
 from qpm_lib.metrics.classification import accuracy, confusion
 from qpm_lib.metrics.evaluation import MEASURES, Evaluation, bootstrap_interval, evaluate
 from qpm_lib.metrics.exact_answers import SUBSETS, ExactParts, exact_parts, interactions, shapley
+from qpm_lib.metrics.faithfulness import (
+    BoxEffects,
+    box_effects,
+    box_sensitivity,
+    class_sensitivity,
+    compactness,
+    curve_gap,
+    deletion,
+    insertion,
+)
 from qpm_lib.metrics.features import (
     attribute_alignment,
     class_independence,
@@ -10,25 +20,32 @@ from qpm_lib.metrics.features import (
     correlation,
     structural_grounding,
 )
-from qpm_lib.metrics.ground_truth import PictureTruth, part_checks, picture_truths, twin
+from qpm_lib.metrics.ground_truth import PictureTruth, maps_for, part_checks, picture_truths, twin
 from qpm_lib.metrics.locality import Locality, blurred, feature_locality, marked_patches
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
 from qpm_lib.metrics.naming import propose_names, squared_correlation
+from qpm_lib.metrics.part_removal import part_deletion
 from qpm_lib.metrics.parts import VARIED, paint, part_importance, read_out
 from qpm_lib.metrics.purity import Purity, feature_purity
+from qpm_lib.metrics.removal import FILLS, Curves, removal_curves
+from qpm_lib.metrics.sanity import Randomised, randomisation_check, structural_similarity
 from qpm_lib.metrics.skill import CHECKS, Difference, PartChecks, Skill, skill_differences, skill_rows
 from qpm_lib.metrics.trade_off import trade_off
 
 __all__ = [
+    "BoxEffects",
     "CHECKS",
+    "Curves",
     "Difference",
     "Evaluation",
     "ExactParts",
+    "FILLS",
     "Locality",
     "MEASURES",
     "PartChecks",
     "PictureTruth",
     "Purity",
+    "Randomised",
     "SUBSETS",
     "Skill",
     "VARIED",
@@ -36,31 +53,43 @@ __all__ = [
     "attribute_alignment",
     "blurred",
     "bootstrap_interval",
+    "box_effects",
+    "box_sensitivity",
     "class_independence",
+    "class_sensitivity",
+    "compactness",
     "confusion",
     "contrastiveness",
     "correlation",
+    "curve_gap",
+    "deletion",
     "evaluate",
     "exact_parts",
     "feature_locality",
     "feature_purity",
     "grid_masks",
+    "insertion",
     "interactions",
+    "maps_for",
     "marked_patches",
     "paint",
     "part_checks",
+    "part_deletion",
     "part_importance",
     "picture_truths",
     "plausibility",
     "pointing",
     "propose_names",
+    "randomisation_check",
     "read_out",
+    "removal_curves",
     "shapley",
     "sid",
     "skill_differences",
     "skill_rows",
     "squared_correlation",
     "structural_grounding",
+    "structural_similarity",
     "trade_off",
     "twin",
 ]

@@ -22,6 +22,13 @@ def rank_agreement(
     return np.divide(xy - xz * yz, size, out=np.zeros(len(said)), where=size > 1e-6)
 
 
+def rank_correlation(
+    said: Float[np.ndarray, "maps things"], true: Float[np.ndarray, "things"]
+) -> Float[np.ndarray, "maps"]:
+    """Spearman's rank correlation; 0 where all things are said to be alike."""
+    return _ranks(said) @ _ranks(true)
+
+
 def _ranks(values: Float[np.ndarray, "*any parts"]) -> Float[np.ndarray, "*any parts"]:
     """Centred ranks of length 1, or of length 0 where all values are equal."""
     from scipy.stats import rankdata  # slow to import

@@ -29,6 +29,7 @@ from qpm_lib.metrics.exact_answers import ExactParts, shapley
 from qpm_lib.metrics.parts import VARIED, coverage, paint, read_out
 from qpm_lib.metrics.skill import CHECKS, PartChecks
 
+Maps = Float[np.ndarray, "targets g g"]
 Explain = Callable[[Sequence[Image.Image], Int[Tensor, "batch"]], Float[Tensor, "batch g g"]]
 _SMALL = 0.05  # of the sum of |values|: a part that hardly matters
 _VISIBLE_PIXELS, _VISIBLE_CHANGE = 8, 8  # of a part; of 255, above the noise
@@ -144,12 +145,25 @@ def _truth(exact: ExactParts, i: int, dataset: ImageDataset, scenes: Scenes, gri
     )
 
 
-def part_checks(explain: Explain, truths: Sequence[PictureTruth], *, n_random: int = 100, seed: int = 0) -> PartChecks:
+def maps_for(explain: Explain, truths: Sequence[PictureTruth]) -> list[Maps]:
+    """Maps of an explanation for every picture: for the target, and, where it has one, for the rival; asked at once.
+
+    Raises
+    ------
+    ValueError : for maps that are not on the grid of the truths.
+    """
+    return [_maps(explain, truth) for truth in progress(truths, "explaining pictures")]
+
+
+def part_checks(
+    explain: Explain | Sequence[Maps], truths: Sequence[PictureTruth], *, n_random: int = 100, seed: int = 0
+) -> PartChecks:
     """Check an explanation of the predicted class of each picture against what is true of picture and model.
 
     Parameters
     ----------
-    truths : see `picture_truths`. n_random : random maps per picture that say where zero is.
+    explain : an explanation, or what `maps_for` made with it. truths : see `picture_truths`. n_random : random maps per
+        picture that say where zero is.
 
     Raises
     ------
@@ -158,11 +172,9 @@ def part_checks(explain: Explain, truths: Sequence[PictureTruth], *, n_random: i
     if not len(truths):
         raise ValueError("no pictures were given to check: choose at least one row")
     rows: dict[str, list[dict[str, float]]] = {"scores": [], "random": [], "ceiling": []}
-    for i, truth in enumerate(progress(truths, "checking maps")):
-        grid = truth.covered.shape[-1]
-        asked = [truth.target] if truth.rival is None else [truth.target, truth.rival]
-        maps = _maps(explain, truth.image, asked, grid)
-        own, rival = maps[:1], None if truth.rival is None else maps[1:]
+    given = maps_for(explain, truths) if callable(explain) else explain
+    for i, (truth, maps) in enumerate(zip(truths, given, strict=True)):
+        grid, own, rival = truth.covered.shape[-1], maps[:1], maps[1:] if len(maps) > 1 else None
         rng = np.random.default_rng([seed, 71, i])
         noise, other = rng.random((2, n_random, grid, grid))
         for name, scores in (
@@ -174,12 +186,11 @@ def part_checks(explain: Explain, truths: Sequence[PictureTruth], *, n_random: i
     return PartChecks(**{name: _columns(found) for name, found in rows.items()})
 
 
-def _maps(explain: Explain, image: Image.Image, targets: Sequence[int], grid: int) -> Float[np.ndarray, "targets g g"]:
-    maps = explain([image] * len(targets), torch.tensor(targets))
-    if tuple(maps.shape) != (len(targets), grid, grid):
-        raise ValueError(
-            f"the explanation gave maps of shape {tuple(maps.shape)}, not ({len(targets)}, {grid}, {grid})"
-        )
+def _maps(explain: Explain, truth: PictureTruth) -> Maps:
+    asked = [truth.target] if truth.rival is None else [truth.target, truth.rival]
+    maps, wanted = explain([truth.image] * len(asked), torch.tensor(asked)), (len(asked), *truth.covered.shape[1:])
+    if tuple(maps.shape) != wanted:
+        raise ValueError(f"the explanation gave maps of shape {tuple(maps.shape)}, not {wanted}")
     return maps.detach().double().cpu().numpy()
 
 

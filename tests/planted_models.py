@@ -1,15 +1,12 @@
 """Small backbones with random weights, classifiers of every kind on them, and one network whose reasons are planted."""
 
 import numpy as np
-import pytest
 import torch
-from PIL import Image
 
 from qpm_lib.backbones.frozen import FrozenBackbone
 from qpm_lib.backbones.registry import BACKBONES
 from qpm_lib.backbones.torchvision import import_torchvision
 from qpm_lib.core.config import AdapterConfig
-from qpm_lib.explain.target import Target
 from qpm_lib.model.dense import DenseModel, LinearProbe
 from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.selection.result import Selection
@@ -66,34 +63,7 @@ def classifiers(width, *, seed=0):
     return {name: model.eval() for name, model in models.items()}
 
 
-@pytest.fixture(scope="session")
-def small():
-    """Backbones by name, made when they are asked for."""
-    made = {}
-
-    def get(name):
-        if name not in made:
-            made[name] = small_backbone(name)
-        return made[name]
-
-    return get
-
-
-@pytest.fixture(scope="session")
-def models():
-    return classifiers(48)
-
-
-@pytest.fixture(scope="session")
-def noise():
-    """Pictures without a motif, of different sizes."""
-    rng = np.random.default_rng(0)
-    sizes = ((40, 40), (32, 50), (60, 33))
-    return [Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)) for size in sizes]
-
-
-@pytest.fixture(scope="session")
-def rigged():
+def rigged_backbone():
     """A transformer on 4 x 4 patches in which the only thing to be seen is brightness: dark patches have token
     (0, 0, 1, ...), bright ones (b, 0, 1, ...), everybody looks at the bright ones, and half of what they show is added.
     """
@@ -117,8 +87,7 @@ def rigged():
     return FrozenBackbone("toy", network, image_size=32)
 
 
-@pytest.fixture(scope="session")
-def bright_models():
+def brightness_models():
     """Classifiers on the rigged transformer: class 0 is brightness, class 1 the lack of it."""
     weight = torch.zeros(2, 8)
     weight[0, 0], weight[1, 0] = 1.0, -1.0
@@ -131,13 +100,3 @@ def bright_models():
     chosen = Selection(np.array([0, 1]), np.eye(2, dtype=bool), 1.0, 1.0, 0.0, 0.0, "optimal")
     qpm = DinoQPM.from_dense(dense, chosen, mean=torch.zeros(2), std=torch.ones(2), class_names=["bright", "dark"])
     return {"probe": LinearProbe(weight, torch.zeros(2)), "dense": dense.eval(), "qpm": qpm.eval()}
-
-
-@pytest.fixture
-def make_target(small, models):
-    """A target by the names of backbone and classifier."""
-
-    def get(backbone, model):
-        return Target(models[model] if backbone != "resnet50" else classifiers(2048)[model], small(backbone))
-
-    return get
