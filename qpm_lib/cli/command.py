@@ -5,9 +5,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from qpm_lib.cli import backbones, doctor, evaluate, predict, run
+from qpm_lib.cli import backbones, doctor, evaluate, explain, predict, run
 
-COMMANDS = (run, predict, evaluate, backbones, doctor)
+COMMANDS = (run, predict, explain, evaluate, backbones, doctor)
 EPILOG = """examples:
   qpm doctor                                             is everything here that is needed?
   qpm run --profile toy --out runs/toy                   the whole course on rendered birds, on a laptop
@@ -16,6 +16,7 @@ EPILOG = """examples:
   qpm run --profile cub --set data.root=CUB_200_2011 --set backbone.weights=dinov2_vitb14_reg4_pretrain.pth
   qpm run --profile toy --out runs/sldd --set selection.method=sldd      a baseline: sldd or qsenn
   qpm predict runs/toy PICTURE... --heatmaps maps        class and reasons for pictures
+  qpm explain runs/toy PICTURE... --methods intrinsic,cdam --out maps    the maps of several methods
   qpm evaluate --table runs/toy runs/sldd                the comparison table of these runs
   qpm backbones                                          which backbones there are
   qpm run --profile folder --set data.root=my_pictures --set backbone.name=toy --set adapter.hidden=256

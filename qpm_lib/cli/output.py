@@ -10,6 +10,11 @@ def show(text: str = "", end: str = "\n") -> None:
     sys.stdout.flush()
 
 
+def printable(name: str) -> str:
+    """A file name without the bytes that are no text."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def show_table(rows: Sequence[Sequence[str]]) -> None:
     """Rows with aligned columns; the first is flush left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qpm_lib.cli.output import show
+from qpm_lib.cli.output import printable, show
 
 NAME, SHORT = "predict", "explain predictions for pictures"
 DESCRIPTION = """Class, score and reasons for pictures: the features of the class with what each adds to the score and
@@ -52,12 +52,12 @@ def execute(arguments: argparse.Namespace) -> int:
         for number, result in enumerate(predict_files(model, files, batch_size=arguments.batch_size), 1):
             if isinstance(result, Skipped):
                 skipped.append(result)
-                sys.stderr.write(f"skipped {_printable(result.file)}: {result.reason}\n")
+                sys.stderr.write(f"skipped {printable(result.file)}: {result.reason}\n")
                 continue
             answers.append(result.answer)
             _show_answer(result.answer)
             if arguments.heatmaps:
-                name = f"{number:04d}_{_printable(Path(result.answer.file).stem)}.png"
+                name = f"{number:04d}_{printable(Path(result.answer.file).stem)}.png"
                 save_heat_map(result, model, arguments.heatmaps / name)
     finally:  # what was answered before an error or Ctrl-C is kept
         if arguments.json and (answers or skipped):
@@ -87,15 +87,10 @@ def _check_places(arguments: argparse.Namespace, folder: Path) -> None:
             raise ValueError(f"{option}: {place} cannot be made ({error.strerror}): choose another place") from error
 
 
-def _printable(name: str) -> str:
-    """A file name without the bytes that are no text."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 def _show_answer(answer: Any) -> None:
     second = f"runner-up {answer.runner_up}, {answer.runner_up_score:.2f}"
     because = [f"{u.name} {u.contribution:+.2f} at ({u.x:.0f}, {u.y:.0f})" for u in answer.features]
     deciding = [f"{u.name} {u.contribution:+.2f} (of {u.of_class})" for u in answer.deciding]
-    show(f"{_printable(answer.file)}: {answer.class_name} ({answer.score:.2f}; {second})")
+    show(f"{printable(answer.file)}: {answer.class_name} ({answer.score:.2f}; {second})")
     show("  because  " + ", ".join([*because, f"constant of the class {answer.constant:+.2f}"]))
     show("  decided by  " + ", ".join([*deciding, f"constants {answer.constant_lead:+.2f}"]))

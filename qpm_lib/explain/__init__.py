@@ -7,6 +7,7 @@ from qpm_lib.explain.cdam import CDAM, IntegratedCDAM, SmoothCDAM
 from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
 from qpm_lib.explain.intrinsic import ClassActivationMap, Comparison, IntrinsicExplanation, compare_classes
 from qpm_lib.explain.perturbation import RISE, TokenAblation
+from qpm_lib.explain.pictures import ExplainedPicture, explain_files, map_figure, map_panels
 from qpm_lib.explain.registry import METHODS, MethodEntry, make, possible
 from qpm_lib.explain.target import Rest, Target, concept_target
 from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
@@ -19,6 +20,7 @@ __all__ = [
     "ClassActivationMap",
     "Comparison",
     "EdgeMap",
+    "ExplainedPicture",
     "ExplanationMethod",
     "GradCAM",
     "IntegratedCDAM",
@@ -38,6 +40,9 @@ __all__ = [
     "TokenAblation",
     "compare_classes",
     "concept_target",
+    "explain_files",
     "make",
+    "map_figure",
+    "map_panels",
     "possible",
 ]

@@ -16,7 +16,7 @@ from qpm_lib.model.outputs import (
     outputs,
     outputs_of,
 )
-from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, model_folder, predict_files
+from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, model_folder, peak_position, predict_files
 from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.model.stages import fine_tune, train_dense, train_linear_probe
 
@@ -42,6 +42,7 @@ __all__ = [
     "most_activating",
     "outputs",
     "outputs_of",
+    "peak_position",
     "predict_files",
     "save_heat_map",
     "train_dense",

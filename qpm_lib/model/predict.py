@@ -138,7 +138,7 @@ def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) ->
                 feature := int(one.features[0, q]),
                 model.feature_names[feature],
                 float(one.contributions[0, q]),
-                *_peak(one.maps[0, q].numpy(), image.size, aspect),
+                *peak_position(one.maps[0, q].numpy(), image.size, aspect),
             )
             for q in used
         ]
@@ -164,7 +164,7 @@ def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) ->
         yield Result(answer, image, one)
 
 
-def _peak(heat: np.ndarray, size: tuple[int, int], aspect: str) -> tuple[float, float]:
+def peak_position(heat: np.ndarray, size: tuple[int, int], aspect: str) -> tuple[float, float]:
     """Pixel of the picture at the centre of the strongest patch."""
     row, column = np.unravel_index(np.abs(heat).argmax(), heat.shape)
     place = np.array([[(column + 0.5) / heat.shape[1], (row + 0.5) / heat.shape[0]]])

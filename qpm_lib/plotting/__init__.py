@@ -11,7 +11,7 @@ from qpm_lib.plotting.figures import (
     contribution_bars,
     skill_chart,
 )
-from qpm_lib.plotting.maps import combined_overlay, overlay, show_images, token_colours, upsample
+from qpm_lib.plotting.maps import combined_overlay, overlay, show_images, signed_overlay, token_colours, upsample
 
 __all__ = [
     "Canvas",
@@ -28,6 +28,7 @@ __all__ = [
     "overlay",
     "place_in_words",
     "show_images",
+    "signed_overlay",
     "skill_chart",
     "solve_progress",
     "to_jpeg",

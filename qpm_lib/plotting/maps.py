@@ -11,6 +11,8 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 from torch.nn import functional as F
 
+from qpm_lib.plotting.colours import PALETTE
+
 Image = Float[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w 3"]
 
 
@@ -45,6 +47,20 @@ def overlay(
     high = float(heat.max()) if top is None else top
     strength = np.clip(_upsampled(heat, grey.shape[:2]) / high, 0, 1)[..., None] if high > 0 else np.zeros_like(grey)
     return grey * (1 - strength) + strength * (0.25 * grey + 0.75 * np.array(to_rgb(colour)))
+
+
+def signed_overlay(
+    image: Image, heat: Float[np.ndarray, "g g"], *, colours: tuple[str, str] = (PALETTE[3], PALETTE[5])
+) -> Float[np.ndarray, "h w 3"]:
+    """A map with a sign over its picture: what is above zero in the first colour, what is below in the second.
+
+    Both sides have one scale, which ends at the larger absolute value of the 0.1 % and 99.9 % quantiles, so that a
+    single patch does not decide it; zero stays grey.
+    """
+    top = float(np.abs(np.quantile(heat, [0.001, 0.999])).max())
+    found = overlay(image, heat.clip(0), colours[0], top=top)
+    below = _upsampled((-heat).clip(0), found.shape[:2]) > _upsampled(heat.clip(0), found.shape[:2])
+    return np.where(below[..., None], overlay(image, (-heat).clip(0), colours[1], top=top), found)
 
 
 def combined_overlay(
