@@ -8,7 +8,7 @@ from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
 from qpm_lib.explain.intrinsic import ClassActivationMap, Comparison, IntrinsicExplanation, compare_classes
 from qpm_lib.explain.perturbation import RISE, TokenAblation
 from qpm_lib.explain.pictures import ExplainedPicture, explain_files, map_figure, map_panels
-from qpm_lib.explain.registry import METHODS, MethodEntry, make, possible
+from qpm_lib.explain.registry import METHODS, MethodEntry, make, possible, quick_methods
 from qpm_lib.explain.target import Rest, Target, concept_target
 from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
 
@@ -45,4 +45,5 @@ __all__ = [
     "map_figure",
     "map_panels",
     "possible",
+    "quick_methods",
 ]

@@ -20,7 +20,7 @@ class MethodEntry(NamedTuple):
     `title` for figures and tables. `signed`: maps have values below zero, evidence against the class.
     `class_specific`: the map depends on the class. `needs`: what it reads besides the picture: `tokens` of a
     transformer, its `attention` weights, `gradients`, `a DinoQPM`, or nothing. `cost` in forward passes of the backbone
-    per picture, for L blocks and N patches; measured in `benchmarks/explanations.py`.
+    per picture, for L blocks and N patches; measured in `benchmarks/explanations.py`. `quick`: a few passes at most.
     """
 
     build: type[Method]
@@ -30,6 +30,7 @@ class MethodEntry(NamedTuple):
     class_specific: bool
     needs: tuple[str, ...]
     cost: str
+    quick: bool = True
 
     @property
     def uninformed(self) -> bool:
@@ -47,8 +48,10 @@ METHODS: Mapping[str, MethodEntry] = {
         ClassActivationMap, "class activation", "Zhou et al. 2016", True, True, (), "1"
     ),
     "cdam": MethodEntry(CDAM, "CDAM", _CDAM, True, True, _TOKENS, "1 + 2/L"),
-    "smooth_cdam": MethodEntry(SmoothCDAM, "smooth CDAM", _CDAM, True, True, _TOKENS, "1 + 3 m/L, m = 50"),
-    "integrated_cdam": MethodEntry(IntegratedCDAM, "integrated CDAM", _CDAM, True, True, _TOKENS, "1 + 3 m/L, m = 50"),
+    "smooth_cdam": MethodEntry(SmoothCDAM, "smooth CDAM", _CDAM, True, True, _TOKENS, "1 + 3 m/L, m = 50", False),
+    "integrated_cdam": MethodEntry(
+        IntegratedCDAM, "integrated CDAM", _CDAM, True, True, _TOKENS, "1 + 3 m/L, m = 50", False
+    ),
     "attention": MethodEntry(AttentionMap, "attention", "Caron et al. 2021", False, False, ("attention",), "1"),
     "rollout": MethodEntry(Rollout, "rollout", "Abnar and Zuidema 2020", False, False, ("attention",), "1"),
     "relevance_propagation": MethodEntry(
@@ -62,12 +65,19 @@ METHODS: Mapping[str, MethodEntry] = {
     ),
     "grad_cam": MethodEntry(GradCAM, "Grad-CAM", "Selvaraju et al. 2017", False, True, _GRADIENTS, "1 + 2/L"),
     "integrated_gradients": MethodEntry(
-        IntegratedGradients, "integrated grad.", "Sundararajan et al. 2017", True, True, _GRADIENTS, "3 m, m = 50"
+        IntegratedGradients,
+        "integrated grad.",
+        "Sundararajan et al. 2017",
+        True,
+        True,
+        _GRADIENTS,
+        "3 m, m = 50",
+        False,
     ),
     "token_ablation": MethodEntry(
-        TokenAblation, "token ablation", "after Brocki et al. 2023", True, True, ("tokens",), "N"
+        TokenAblation, "token ablation", "after Brocki et al. 2023", True, True, ("tokens",), "N", False
     ),
-    "rise": MethodEntry(RISE, "RISE", "Petsiuk et al. 2018", False, True, (), "500"),
+    "rise": MethodEntry(RISE, "RISE", "Petsiuk et al. 2018", False, True, (), "500", False),
     "random": MethodEntry(RandomMap, "random", "", False, True, (), "0"),
     "centre": MethodEntry(CentredBlob, "centred blob", "", False, False, (), "0"),
     "edges": MethodEntry(EdgeMap, "edges", "", False, False, (), "0"),
@@ -87,6 +97,11 @@ def make(name: str, target: Target, **options: Any) -> ExplanationMethod:
         return METHODS[name].build(target, **options)
     except TypeError as error:
         raise ValueError(f"method {name}: {error}") from error
+
+
+def quick_methods(target: Target) -> tuple[str, ...]:
+    """Names of the methods that explain a target in a few forward passes, without those that know nothing of it."""
+    return tuple(name for name in possible(target) if METHODS[name].quick and not METHODS[name].uninformed)
 
 
 def possible(target: Target) -> tuple[str, ...]:

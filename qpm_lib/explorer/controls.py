@@ -140,6 +140,7 @@ class Controls(widgets.VBox):
     def _make_reasons(self, class_names: Sequence[str], per_class: int) -> None:
         wide, narrow = widgets.Layout(width="auto"), widgets.Layout(width="10em")
         self.explained = widgets.Dropdown(options=_numbered(class_names), description="explain", layout=wide)
+        self.method = widgets.Dropdown(options=["features"], description="map", layout=wide)
         self.switches = [widgets.Checkbox(value=True, indent=False, layout=narrow) for _ in range(per_class)]
         self.bars = [widgets.HTML(layout=widgets.Layout(width="16em")) for _ in range(per_class)]
         self.total = widgets.HTML()
@@ -172,7 +173,8 @@ class Controls(widgets.VBox):
         )
         rows = [widgets.HBox(pair) for pair in zip(self.switches, self.bars, strict=True)]
         reasons = widgets.VBox(
-            [self.explained, *rows, self.total, self.opacity, self.threshold], layout=widgets.Layout(width="370px")
+            [self.explained, self.method, *rows, self.total, self.opacity, self.threshold],
+            layout=widgets.Layout(width="370px"),
         )
         compare = widgets.VBox([self.other, self.comparison])
         about = widgets.VBox([self.feature, widgets.HBox([self.name, self.save, self.saved]), self.strip, self.users])

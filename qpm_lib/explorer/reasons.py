@@ -8,8 +8,10 @@ from jaxtyping import Float
 from PIL import Image
 
 from qpm_lib.data import ImageDataset, load_scenes
+from qpm_lib.explain import METHODS
 from qpm_lib.explorer.callbacks import set_quietly, told
 from qpm_lib.explorer.controls import SIDE, read_upload
+from qpm_lib.explorer.other_maps import FEATURES, OtherMaps
 from qpm_lib.explorer.picker import Picker
 from qpm_lib.explorer.words import bar_html, said, words_html
 from qpm_lib.features import FeatureStore
@@ -54,7 +56,9 @@ class Reasons(Picker):
         self.target = 0
         self._canvas: Canvas | None = None
         self._scenes = _scenes(dataset)
+        self._others = OtherMaps(model)
         super().__init__(model, dataset, store, can_redraw=self._scenes is not None)
+        self.method.options = self._others.options
 
     # -- which picture
 
@@ -140,16 +144,28 @@ class Reasons(Picker):
         for f, switch in zip(self.used(), self.switches, strict=False):
             switch.description = switch.tooltip = self.names[f]
 
+    def _drawn(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
+        """The picture with its maps, and where they are strongest, in words: those of the features that are switched
+        on, or that of another method.
+        """
+        levels = {"opacity": self.opacity.value, "threshold": self.threshold.value}
+        if self.method.value == FEATURES:
+            on = [f for f, switch in zip(self.used(), self.switches, strict=False) if switch.value]
+            return self._canvas.blend(on, **levels), [(self.names[f], place_in_words(self.seen.maps[f])) for f in on]
+        canvas, heat = self._others.canvas(self.method.value, self.seen.square, self.target)
+        title = (
+            f"none; map of {METHODS[self.method.value].title} for {self.dataset.class_names[self.target]}, strongest"
+        )
+        return canvas.blend([0, 1], **levels), [(title, place_in_words(heat))]
+
     @told
     def _blend(self, *_: Any) -> None:
-        on = [f for f, switch in zip(self.used(), self.switches, strict=False) if switch.value]
-        pixels = self._canvas.blend(on, opacity=self.opacity.value, threshold=self.threshold.value)
+        pixels, places = self._drawn()
         if self.mark.value:
             pixels = framed(pixels, self.column.value, self.line.value, self.store.grid)
         self.picture.value = to_jpeg(pixels)
         names, seen = self.dataset.class_names, self.seen
         predicted = int(seen.logits.argmax())
-        places = [(self.names[f], place_in_words(self.seen.maps[f])) for f in on]
         self.picture.text = f"{seen.title}, predicted {names[predicted]}"
         truth = None if seen.truth is None else names[seen.truth]
         self.words.value = words_html(seen.title, names[predicted], float(seen.logits[predicted]), truth, places)

@@ -1,5 +1,6 @@
 """The report of a run: a folder of static HTML pages, readable offline, with the figures inside."""
 
+import contextlib
 import shutil
 from collections.abc import Collection, Mapping
 from importlib.resources import files
@@ -94,7 +95,11 @@ def _view(run: RunFolder, folder: Path, current: Collection[str]) -> ModelView |
     shutil.copytree(run.path / "snapshot" / "pictures", folder / "pictures")
     if (run.path / "model" / "examples").is_dir():
         shutil.copytree(run.path / "model" / "examples", folder / "examples")
-    return ModelView(model, snapshot, folder)
+    others = None
+    if maker_of("explanations/maps.json", run, current):
+        with contextlib.suppress(ValueError):  # damaged: the chapter that makes them says so
+            others = run.load_method_maps()
+    return ModelView(model, snapshot, folder, others=others)
 
 
 def _agree(model: DinoQPM, snapshot: Snapshot) -> bool:

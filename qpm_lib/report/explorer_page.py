@@ -6,6 +6,8 @@ import base64
 
 import numpy as np
 
+from qpm_lib.explain import METHODS
+from qpm_lib.plotting import PALETTE
 from qpm_lib.report.pages import Page, render
 from qpm_lib.report.view import ModelView
 
@@ -20,7 +22,8 @@ def explorer_page(view: ModelView) -> Page:
             "predicted": int(view.answer[i]),
             "values": _short(snapshot.values[i]),
             "peaks": _short(snapshot.peaks[i]),
-            "maps": base64.b64encode(np.ascontiguousarray(snapshot.maps[i]).tobytes()).decode(),
+            "maps": _base64(snapshot.maps[i]),
+            "others": [_base64(maps[i]) for maps in view.others.values()],
         }
         for i in np.argsort(snapshot.rows).tolist()
     ]
@@ -31,9 +34,15 @@ def explorer_page(view: ModelView) -> Page:
         "weight": [[[f, float(f"{row[f]:.5g}")] for f in np.flatnonzero(row).tolist()] for row in view.weight],
         "constants": _short(view.constants),
         "grid": int(snapshot.maps.shape[-1]),
+        "methods": [{"title": METHODS[name].title, "signed": METHODS[name].signed} for name in view.others],
+        "signs": [PALETTE[3], PALETTE[5]],
         "pictures": pictures,
     }
     return Page("Explorer", render("explorer.html", data=data))
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
 def _short(values: np.ndarray) -> list[float]:

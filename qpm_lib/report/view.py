@@ -7,7 +7,7 @@ import numpy as np
 from qpm_lib.data import read_image
 from qpm_lib.model import DinoQPM
 from qpm_lib.plotting import Canvas, feature_colours, to_jpeg
-from qpm_lib.runs import Snapshot
+from qpm_lib.runs import MethodMaps, Snapshot
 
 _PANEL = 135  # seven panels fit the page
 
@@ -17,17 +17,20 @@ class ModelView:
 
     Parameters
     ----------
-    snapshot : its answers, with `pictures/` already in `folder`.
+    snapshot : its answers, with `pictures/` already in `folder`. others : maps of explanation methods for its pictures.
 
     Attributes
     ----------
     weight (C, n), bias, constants (C,), used (C, n) : the class layer. alike : whether a class is a set of features,
         and nothing else.
+    others : by method, maps of the kept pictures; empty where there are none that fit.
     truth, answer : (m,) classes of the kept pictures. right, total : (C,) test pictures answered rightly, and in all.
     """
 
-    def __init__(self, model: DinoQPM, snapshot: Snapshot, folder: Path) -> None:
+    def __init__(self, model: DinoQPM, snapshot: Snapshot, folder: Path, *, others: MethodMaps | None = None) -> None:
         self.model, self.snapshot, self.folder = model, snapshot, folder
+        fits = others is not None and np.array_equal(others.rows, snapshot.rows)
+        self.others = dict(others.maps) if fits else {}
         self.weight, self.bias = model.class_weight.cpu().numpy(), model.head.bias.cpu().numpy()
         self.constants = model.head.constants.cpu().numpy()
         self.used, self.colours = self.weight != 0, feature_colours(self.weight)

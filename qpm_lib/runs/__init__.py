@@ -4,6 +4,7 @@ from qpm_lib.runs.chapters import Chapter, chain, check_parameters, find_chapter
 from qpm_lib.runs.execution import ChapterError, ChapterReport, run_chapters
 from qpm_lib.runs.folder import RunFolder, open_run
 from qpm_lib.runs.formats import cell_text, save_figure, to_csv, to_markdown
+from qpm_lib.runs.method_maps import MethodMaps, take_method_maps
 from qpm_lib.runs.published import PUBLISHED
 from qpm_lib.runs.snapshot import Snapshot, take_snapshot
 from qpm_lib.runs.table import read_runs, single_cell, table
@@ -13,6 +14,7 @@ __all__ = [
     "Chapter",
     "ChapterError",
     "ChapterReport",
+    "MethodMaps",
     "PUBLISHED",
     "RunFolder",
     "Snapshot",
@@ -29,6 +31,7 @@ __all__ = [
     "save_figure",
     "single_cell",
     "table",
+    "take_method_maps",
     "take_snapshot",
     "to_csv",
     "to_markdown",

@@ -31,6 +31,12 @@ CHAPTERS = (
         ("04_fine_tuning",),
         ("snapshot/snapshot.json", "snapshot/snapshot.safetensors"),
     ),
+    Chapter(
+        "08_attention_and_gradients",
+        "model",
+        ("04_fine_tuning", "07_saliency_explorer"),
+        ("explanations/maps.json", "explanations/maps.safetensors"),
+    ),
 )
 SPARSE = CHAPTERS[2]._replace(name="03_sparse_linear_model")
 

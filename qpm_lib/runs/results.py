@@ -7,6 +7,7 @@ from qpm_lib.core import RunConfig, choose_device, read_json, stage_key, write_j
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DenseModel, DinoQPM
+from qpm_lib.runs.method_maps import MethodMaps
 from qpm_lib.runs.snapshot import Snapshot, take_snapshot
 from qpm_lib.selection import Selection, SparseSelection
 
@@ -121,6 +122,20 @@ class Results:
         """
         self._check_made_by(self.path / "snapshot" / "snapshot.json", "model", "07")
         return Snapshot.load(self.path / "snapshot")
+
+    def save_method_maps(self, found: MethodMaps) -> None:
+        """Keep maps of explanation methods for the pictures of the snapshot, for the report."""
+        found.save(self.path / "explanations", made_by=stage_key(self.config, "model"))
+
+    def load_method_maps(self) -> MethodMaps:
+        """What `save_method_maps` kept.
+
+        Raises
+        ------
+        ValueError : when there are none, or they were made with other settings.
+        """
+        self._check_made_by(self.path / "explanations" / "maps.json", "model", "08")
+        return MethodMaps.load(self.path / "explanations")
 
 
 def _is_measured(result: object) -> bool:

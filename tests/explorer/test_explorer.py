@@ -405,3 +405,46 @@ def test_places_and_frames():
     assert (marked[:16, 48:] != 100).any()
     assert (marked[16:] == 100).all()
     assert (marked[:, :48] == 100).all()
+
+
+def test_another_method_takes_the_place_of_the_features(explorer, toy, monkeypatch):
+    """The menu offers what is quick; the map is that of the class shown, and errors are told."""
+    from qpm_lib.explain.registry import METHODS, make
+    from qpm_lib.explain.target import Target
+
+    titles = dict(explorer.method.options)
+    assert list(titles.values())[0] == "features"
+    assert "rise" not in titles.values()
+    assert "random" not in titles.values()
+    features, target = shown(explorer.picture), Target(explorer.model, explorer.model.backbone)
+    for name in ("cdam", "rollout"):
+        explorer.method.value = name
+        heat = make(name, target)([explorer.seen.square], torch.tensor([explorer.target]))[0].numpy()
+        heat = heat if METHODS[name].signed else heat - heat.min()
+        expected = Canvas(explorer.seen.square, {0: heat.clip(0), 1: (-heat).clip(0)}, ["#D55E00", "#0072B2"])
+        np.testing.assert_allclose(shown(explorer.picture), expected.blend([0, 1]), atol=40)  # JPEG
+        assert np.abs(shown(explorer.picture) - expected.blend([0, 1])).mean() < 3
+        assert f"map of {METHODS[name].title} for {toy.class_names[explorer.target]}" in explorer.words.value
+    before = shown(explorer.picture)
+    explorer.method.value = "cdam"
+    first = shown(explorer.picture)
+    explorer.explained.value = (explorer.target + 1) % 4
+    assert np.abs(shown(explorer.picture) - first).max() > 20  # CDAM knows the class
+    explorer.method.value = "rollout"
+    assert np.abs(shown(explorer.picture) - before).max() < 5  # rollout does not
+    explorer.surprise.click()
+    explorer.method.value = "features"
+    assert "none, but the map" not in explorer.words.value
+    assert shown(explorer.picture).shape == features.shape
+
+
+def test_a_method_that_fails_says_so_and_the_explorer_lives_on(explorer, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no memory for gradients")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qpm_lib.explain.cdam.CDAM.maps", broken)
+        explorer.method.value = "cdam"
+        assert "no memory for gradients" in explorer.message.value
+    explorer.method.value = "features"
+    assert explorer.message.value == ""

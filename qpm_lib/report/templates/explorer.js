@@ -23,20 +23,27 @@
   // Maps: a picture's are decoded when it is shown, and resized (bilinear) when a class asks for them.
   const bytes = (p) => (p.bytes ??= Uint8Array.from(atob(p.maps), (c) => c.charCodeAt(0)));
   const cell = (p, f, y, x) => (bytes(p)[(f * grid + y) * grid + x] * p.peaks[f]) / 255;
-  const heat = (p, f) => {
-    if (heats[f]) return heats[f];
+  const enlarged = (at) => {
     const out = new Float32Array(side * side), scale = grid / side;
     for (let y = 0; y < side; y++) {
       const v = Math.min(Math.max((y + 0.5) * scale - 0.5, 0), grid - 1), y0 = Math.floor(v), y1 = Math.min(y0 + 1, grid - 1), b = v - y0;
       for (let x = 0; x < side; x++) {
         const u = Math.min(Math.max((x + 0.5) * scale - 0.5, 0), grid - 1), x0 = Math.floor(u), x1 = Math.min(x0 + 1, grid - 1), a = u - x0;
         out[y * side + x] =
-          (1 - b) * ((1 - a) * cell(p, f, y0, x0) + a * cell(p, f, y0, x1)) + b * ((1 - a) * cell(p, f, y1, x0) + a * cell(p, f, y1, x1));
+          (1 - b) * ((1 - a) * at(y0, x0) + a * at(y0, x1)) + b * ((1 - a) * at(y1, x0) + a * at(y1, x1));
       }
     }
-    return (heats[f] = out);
+    return out;
   };
-  const ink = (f) => [1, 3, 5].map((i) => parseInt(data.colours[f].slice(i, i + 2), 16));
+  const heat = (p, f) => (heats[f] ??= enlarged((y, x) => cell(p, f, y, x)));
+  // Maps of other methods are those of the predicted class, in parts of 127; evidence against it is below zero.
+  const method = () => Number(at("method").value);
+  const other = (p, m) => {
+    const values = Int8Array.from(atob(p.others[m]), (c) => c.charCodeAt(0));
+    return (heats[`method ${m}`] ??= enlarged((y, x) => values[y * grid + x] / 127));
+  };
+  const rgb = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+  const ink = (f) => rgb(data.colours[f]);
 
   const used = () => {
     const p = picture();
@@ -47,19 +54,28 @@
   const blend = () => {
     const p = picture(), shown = on(), canvas = at("heat"), context = canvas.getContext("2d");
     const opacity = Number(at("opacity").value), threshold = Number(at("threshold").value);
-    const top = Math.max(...data.weight[target].map(([f]) => p.peaks[f]), 1e-12);
-    const pixels = context.createImageData(side, side), maps = shown.map((f) => heat(p, f)), inks = shown.map(ink);
+    const chosen = method(), elsewhere = chosen >= 0;
+    const top = elsewhere ? 1 : Math.max(...data.weight[target].map(([f]) => p.peaks[f]), 1e-12);
+    const pixels = context.createImageData(side, side), signs = data.signs.map(rgb);
+    const maps = elsewhere ? [other(p, chosen)] : shown.map((f) => heat(p, f)), inks = shown.map(ink);
     for (let i = 0; i < side * side; i++) {
       let best = 0, winner = -1;
-      for (let m = 0; m < maps.length; m++) if (maps[m][i] > best) { best = maps[m][i]; winner = m; }
+      for (let m = 0; m < maps.length; m++) {
+        const value = elsewhere ? Math.abs(maps[m][i]) : maps[m][i];
+        if (value > best) { best = value; winner = m; }
+      }
       const strength = best / top;
       if (winner < 0 || strength < threshold) continue;
-      pixels.data.set(inks[winner], 4 * i);
+      pixels.data.set(elsewhere ? signs[maps[0][i] < 0 ? 1 : 0] : inks[winner], 4 * i);
       pixels.data[4 * i + 3] = 255 * opacity * Math.pow(strength, 0.7);
     }
     context.putImageData(pixels, 0, 0);
-    at("frame").classList.toggle("pale", shown.length > 0 && opacity > 0);
-    at("shown").textContent = `Features shown: ${shown.map((f) => data.features[f]).join(", ") || "none"}.`;
+    at("frame").classList.toggle("pale", (elsewhere || shown.length > 0) && opacity > 0);
+    at("bars").querySelectorAll("input").forEach((box) => (box.disabled = elsewhere));
+    const sides = elsewhere && data.methods[chosen].signed ? " Orange speaks for it, blue against it." : "";
+    at("shown").textContent = elsewhere
+      ? `Map of ${data.methods[chosen].title} for the predicted class, ${data.classes[p.predicted]}.${sides}`
+      : `Features shown: ${shown.map((f) => data.features[f]).join(", ") || "none"}.`;
     ["opacity", "threshold"].forEach((id) => (at(`${id}_value`).textContent = Number(at(id).value).toFixed(2)));
   };
 
@@ -181,6 +197,9 @@
   at("surprise").addEventListener("click", () => show(Math.floor(Math.random() * found.length)));
   at("explained").addEventListener("change", (event) => { target = Number(event.target.value); explain(); });
   at("other").addEventListener("change", compare);
+  at("methods").hidden = !data.methods.length;
+  data.methods.forEach(({ title }, m) => at("method").append(text("option", title, { value: m })));
+  at("method").addEventListener("change", blend);
   ["opacity", "threshold"].forEach((id) => at(id).addEventListener("input", blend));
   ["column", "row"].forEach((id) => at(id).addEventListener("input", () => { patch = true; look(); }));
   at("frame").addEventListener("click", (event) => {
