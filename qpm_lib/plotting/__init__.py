@@ -10,8 +10,17 @@ from qpm_lib.plotting.figures import (
     confusion_matrix,
     contribution_bars,
     skill_chart,
+    skill_table,
 )
-from qpm_lib.plotting.maps import combined_overlay, overlay, show_images, signed_overlay, token_colours, upsample
+from qpm_lib.plotting.maps import (
+    combined_overlay,
+    overlay,
+    show_images,
+    show_maps,
+    signed_overlay,
+    token_colours,
+    upsample,
+)
 
 __all__ = [
     "Canvas",
@@ -28,8 +37,10 @@ __all__ = [
     "overlay",
     "place_in_words",
     "show_images",
+    "show_maps",
     "signed_overlay",
     "skill_chart",
+    "skill_table",
     "solve_progress",
     "to_jpeg",
     "token_colours",

@@ -106,6 +106,32 @@ def bars_with_reference(
     return ax
 
 
+def skill_table(
+    ax: Axes,
+    skills: Mapping[str, Sequence[tuple[float, float, float] | None]],
+    checks: Sequence[str],
+    *,
+    title: str = "",
+) -> Axes:
+    """Skills with their intervals as a table in colours: a row for each method, a column for each check.
+
+    Parameters
+    ----------
+    skills : by method, (value, low, high) in each check, or None.
+    """
+    values = np.array([[np.nan if s is None else s[0] for s in row] for row in skills.values()])
+    ax.imshow(np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(skills.values()):
+        for x, skill in enumerate(row):
+            text = "n/a" if skill is None else f"{skill[0]:.2f} [{skill[1]:.2f}, {skill[2]:.2f}]"
+            dark = skill is None or skill[0] < 0.55
+            ax.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    ax.set_xticks(range(len(checks)), checks)
+    ax.set_yticks(range(len(skills)), list(skills), fontsize=8)
+    ax.set_title(title, fontsize=10)
+    return ax
+
+
 def skill_chart(
     ax: Axes,
     skills: Mapping[tuple[str, str], Sequence[tuple[float, float, float] | None]],

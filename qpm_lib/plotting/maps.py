@@ -1,6 +1,6 @@
 """Maps over their pictures, as RGB arrays in 0 to 1."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -111,3 +111,15 @@ def show_images(
     if caption:
         ax.set_title(caption, fontsize=10, parse_math=False)
     return ax
+
+
+def show_maps(ax: Axes, picture: Image, maps: Mapping[str, Float[np.ndarray, "g g"]], *, caption: str = "") -> Axes:
+    """A picture and maps over it in a row, each scaled by itself, with its name above: a map with values below zero in
+    two colours around grey, any other from its smallest value on.
+    """
+    panels = [
+        signed_overlay(picture, heat) if heat.min() < 0 else overlay(picture, heat - heat.min(), PALETTE[3])
+        for heat in maps.values()
+    ]
+    titles = ["picture", *maps]
+    return show_images(ax, [picture, *panels], columns=len(titles), titles=titles, caption=caption)
