@@ -1,6 +1,7 @@
 """Explanations by trying: what happens to the score when something is taken away. They need no gradient."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -78,6 +79,7 @@ class RISE(_Tried):
             raise ValueError(f"masks (={masks}) and cells (={cells}) must be at least 1, share (={share}) in (0, 1)")
         self.masks, self.cells, self.share, self.seed = masks, cells, share, seed
 
+    @cached_property
     def _drawn(self) -> Float[Tensor, "masks size size"]:
         generator, size = torch.Generator().manual_seed(self.seed), self.target.backbone.image_size
         cell = -(-size // self.cells)
@@ -90,7 +92,7 @@ class RISE(_Tried):
     def try_one(self, pixels: Float[Tensor, "1 3 size size"]) -> Float[Tensor, "1 classes g g"]:
         """Maps of one picture for all classes, on the CPU."""
         grid, total = self.target.grid, 0
-        for masks in progress(self._drawn().split(self.batch_size), "random masks"):
+        for masks in progress(self._drawn.split(self.batch_size), "random masks"):
             chances = self.target(pixels * masks[:, None].to(pixels.device)).softmax(1).cpu()
             total = total + torch.einsum("m c, m y x -> c y x", chances, F.adaptive_avg_pool2d(masks, grid))
         return (total / (self.masks * self.share))[None]

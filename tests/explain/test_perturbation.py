@@ -59,11 +59,11 @@ def test_pictures_asked_about_several_classes_are_tried_once(make_target, noise,
 def test_rise_is_the_mean_of_masks_by_probability(make_target, noise):
     target = make_target("toy", "probe")
     method, labels = RISE(target, masks=40, cells=3, seed=5), torch.tensor([0, 2, 1])
-    found, masks, pixels = method(noise, labels), method._drawn(), target.pixels(noise)
+    found, masks, pixels = method(noise, labels), method._drawn, target.pixels(noise)
     assert masks.shape == (40, 32, 32)
     assert ((masks >= -1e-6) & (masks <= 1 + 1e-6)).all()
     assert abs(float(masks.mean()) - 0.5) < 0.1
-    assert not torch.equal(masks, RISE(target, masks=40, cells=3, seed=6)._drawn())
+    assert not torch.equal(masks, RISE(target, masks=40, cells=3, seed=6)._drawn)
     expected = torch.zeros(3, 32, 32)
     with torch.no_grad():
         for mask in masks:

@@ -115,3 +115,49 @@ def test_a_solve_is_drawn_while_it_runs(monkeypatch):
     low, high = ax.get_ylim()
     assert low < found.objective < high
     assert f"{100 * found.gap:.3f} %" in ax.get_title()
+
+
+def test_a_map_with_a_sign_has_two_colours_and_grey_between():
+    heat = np.zeros((8, 8))
+    heat[2, 2], heat[5, 5] = 4.0, -4.0
+    drawn = plotting.signed_overlay(np.full((64, 64, 3), 0.5), heat)
+    above, below, zero = drawn[20, 20], drawn[44, 44], drawn[4, 60]
+    assert above[0] > above[2] + 0.3  # orange
+    assert below[2] > below[0] + 0.2  # blue
+    assert np.ptp(zero) < 1e-6
+    weak = heat * np.where(heat < 0, 0.25, 1)
+    assert np.ptp(plotting.signed_overlay(np.full((64, 64, 3), 0.5), weak)[44, 44]) < np.ptp(below)  # one scale
+
+
+def test_one_wild_patch_does_not_decide_the_scale():
+    heat = np.ones((40, 40))
+    heat[0, 0] = 1e6
+    drawn = plotting.signed_overlay(np.full((80, 80, 3), 0.5), heat)
+    calm = plotting.signed_overlay(np.full((80, 80, 3), 0.5), np.ones((40, 40)))
+    np.testing.assert_allclose(drawn[40:, 40:], calm[40:, 40:], atol=0.05)
+
+
+def test_maps_in_a_row_are_drawn_by_their_sign():
+    _, ax = plt.subplots()
+    heat = np.zeros((4, 4))
+    heat[1, 1] = 1
+    picture = np.full((32, 32, 3), 0.5)
+    assert plotting.show_maps(ax, picture, {"up": heat + 3, "both": heat - 0.5}, caption="why") is ax
+    assert [text.get_text() for text in ax.texts] == ["picture", "up", "both"]
+    sheet = ax.images[0].get_array()
+    one = plotting.overlay(picture, heat, plotting.PALETTE[3])  # from its smallest value on
+    np.testing.assert_allclose(sheet[-32:, 36:68], one)
+    np.testing.assert_allclose(sheet[-32:, 72:104], plotting.signed_overlay(picture, heat - 0.5))
+
+
+def test_a_table_of_skills_names_what_is_missing():
+    _, ax = plt.subplots()
+    table = {"CDAM": [(0.5, 0.4, 0.6), None], "random": [(-0.01, -0.1, 0.1), (0.9, 0.8, 1.0)]}
+    assert plotting.skill_table(ax, table, ("correctness", "contrastivity"), title="probe") is ax
+    assert [text.get_text() for text in ax.texts] == [
+        "0.50 [0.40, 0.60]",
+        "n/a",
+        "-0.01 [-0.10, 0.10]",
+        "0.90 [0.80, 1.00]",
+    ]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["CDAM", "random"]
