@@ -59,23 +59,28 @@ def _screenshot(page: Path, row: int, to: Path) -> bool:
 
 
 def _of_the_model(run: RunFolder, out: Path) -> Iterator[Exhibit]:
-    """Figures of chapter 5, and what four features answer to."""
+    """Figures of chapters 5 and 8, and what four features answer to."""
     for name, title, words in (
         (
-            "explanation",
+            "05_explanation",
             "One prediction",
             "The picture, the features of the predicted class, and what each adds to the score.",
         ),
         (
-            "class_comparison",
+            "05_class_comparison",
             "Two classes that share most features",
             "The features that only one of them has, and those they share.",
         ),
-        ("class_features", "The whole model", "Which class uses which feature; neighbours share features."),
+        ("05_class_features", "The whole model", "Which class uses which feature; neighbours share features."),
+        (
+            "08_methods",
+            "Explanation methods side by side",
+            "One picture and one class: where several methods see evidence for it (orange) and against it (blue).",
+        ),
     ):
-        if (source := run.path / "figures" / f"05_{name}.png").exists():
-            _save(read_image(source), out / f"{name}.jpg")
-            yield Exhibit(f"{name}.jpg", title, words)
+        if (source := run.path / "figures" / f"{name}.png").exists():
+            _save(read_image(source), out / f"{name[3:]}.jpg")
+            yield Exhibit(f"{name[3:]}.jpg", title, words)
     model = run.load_model()
     most = np.argsort(-(model.class_weight != 0).sum(0).cpu().numpy(), kind="stable")[:4].tolist()
     strips = [run.path / "model" / "examples" / f"feature_{f:02d}.jpg" for f in most]
