@@ -4,7 +4,7 @@
     python benchmarks/explanations.py truth RUN [RUN ...] [--pictures 200] [--methods NAME ...]
     python benchmarks/explanations.py fills RUN [--pictures 16] [--methods NAME ...]
 
-`cost`: time per picture as a multiple of one forward pass of the backbone, in one run, and peak memory; backbones other
+`cost`: time per picture as a multiple of one forward pass of the backbone, in one run, and by how much each raises the peak of memory so far; backbones other
 than `toy` with random weights. `truth`: skill of every method on the linear probe and on the finished model of one or
 more runs on rendered birds, which differ in their seed alone: 0 is random, 1 the exact answer; intervals over pictures,
 and whether the intrinsic map is better (paired, corrected). `fills`: the gap between taking the least and the most
@@ -90,7 +90,7 @@ def measure_cost(names: Sequence[str], pictures: int) -> None:
 
         blocks = len(target.backbone.blocks)
         log.info("\n%s: %d blocks, %d patches, batches of %d", name, blocks, target.grid**2, pictures)
-        log.info("| method | forward passes | expected | peak memory, MB more |")
+        log.info("| method | forward passes | expected | peak memory, MB more than before |")
         log.info("|---|---|---|---|")
         for method in possible(target):
             explain = make(method, target, batch_size=32 if method in SLOW else pictures)
@@ -226,7 +226,7 @@ def measure_truth(paths: Sequence[Path], pictures: int, methods: Sequence[str]) 
                 gone = metrics.part_deletion(maps, case.exact[model], case.truths[model])
                 score, random, ceiling = (np.nanmean(gone[key]) for key in ("scores", "random", "ceiling"))
                 removal.setdefault((model, method), []).append((score - random) / (ceiling - random))
-    log.info("%d pictures, %d runs; mean over runs of the skill, [95 %% interval over pictures]", pictures, len(cases))
+    log.info("%d pictures, %d runs; mean skill over runs, [95 %% interval]", len(cases[0].rows), len(cases))
     log.info("\n| model | method | %s | parts drawn away |", " | ".join(metrics.CHECKS))
     log.info("|---" * (3 + len(metrics.CHECKS)) + "|")
     for (model, method), found in checks.items():
@@ -238,8 +238,8 @@ def measure_truth(paths: Sequence[Path], pictures: int, methods: Sequence[str]) 
 def mean_skill(found: Sequence[metrics.PartChecks], check: str) -> str:
     """Mean over runs with the interval over pictures, as text."""
     nothing = [metrics.PartChecks(one.random, one.random, one.ceiling) for one in found]
-    [over] = metrics.skill_differences(found, {"random": nothing}, check).values()
-    return f"{over.value:.2f} [{over.low:.2f}, {over.high:.2f}]"
+    over = metrics.skill_differences(found, {"random": nothing}, check).get("random")
+    return "n/a" if over is None else f"{over.value:.2f} [{over.low:.2f}, {over.high:.2f}]"
 
 
 def compare(checks: dict[tuple[str, str], list[metrics.PartChecks]]) -> None:
@@ -257,8 +257,10 @@ def compare(checks: dict[tuple[str, str], list[metrics.PartChecks]]) -> None:
     for method in others:
         cells = []
         for check in metrics.CHECKS:
-            lead = leads[check][method]
-            cells.append(f"{lead.value:+.2f} [{lead.low:+.2f}, {lead.high:+.2f}], p {lead.p:.3f}")
+            lead = leads[check].get(method)
+            cells.append(
+                "n/a" if lead is None else f"{lead.value:+.2f} [{lead.low:+.2f}, {lead.high:+.2f}], p {lead.p:.3f}"
+            )
         log.info("| %s | %s |", method, " | ".join(cells))
 
 

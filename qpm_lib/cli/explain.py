@@ -61,14 +61,18 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
-    _check_place(arguments.out)
     folder, files = model_folder(arguments.model), find_pictures(arguments.images)
+    _check_place(arguments.out, folder)
     model = DinoQPM.load(folder)
     wanted = _class_number(arguments.target, model.class_names)
     model = attach_backbone(model, weights=arguments.weights, device=arguments.device)
     target, names = Target(model, model.backbone), model.class_names
     if arguments.concept:
-        target, names, wanted = _concept(model.backbone, arguments.concept), [f"concept {arguments.concept.name}"], 0
+        target, names, wanted = (
+            _concept(model.backbone, arguments.concept),
+            [f"concept {arguments.concept.resolve().name}"],
+            0,
+        )
     methods = {name: make(name, target, batch_size=arguments.batch_size) for name in _names(arguments.methods, target)}
     found, skipped = [], []
     try:
@@ -78,31 +82,36 @@ def execute(arguments: argparse.Namespace) -> int:
                 skipped.append(one)
                 sys.stderr.write(f"skipped {printable(one.file)}: {one.reason}\n")
                 continue
-            found.append((number, one))
-            path = arguments.out / f"{number:04d}_{printable(Path(one.file).stem)[:80]}.png"
+            found.append((number, one.maps, one.numbers(model.backbone.aspect)))
+            stem = printable(Path(one.file).stem).encode()[:200].decode(errors="ignore")
+            path = arguments.out / f"{number:04d}_{stem}.png"
             figure = map_figure(one, target)
             write_atomically(path, lambda p, f=figure: f.savefig(p, dpi=110, bbox_inches="tight", format="png"))
             show(f"{printable(one.file)}: why {one.target} ({one.score:.2f}) in {path}")
     finally:  # what was explained before an error or Ctrl-C is kept
         if found:
-            _write(arguments.out, folder, found, skipped, model.backbone.aspect)
+            _write(arguments.out, folder, found, skipped)
     return 0 if found else 1
 
 
-def _write(out: Path, folder: Path, found: list[tuple[int, Any]], skipped: list[Any], aspect: str) -> None:
+def _write(out: Path, folder: Path, found: list[tuple[int, Any, Any]], skipped: list[Any]) -> None:
     import torch
     from safetensors.torch import save_file
 
     from qpm_lib.core import write_atomically, write_json
 
-    maps = {f"{n:04d}/{name}": torch.from_numpy(m).contiguous() for n, one in found for name, m in one.maps.items()}
+    (out / "maps.json").unlink(missing_ok=True)
+    maps = {f"{n:04d}/{name}": torch.from_numpy(m).contiguous() for n, own, _ in found for name, m in own.items()}
     write_atomically(out / "maps.safetensors", lambda path: save_file(maps, path))
-    pictures = [{"number": f"{number:04d}", **one.numbers(aspect)} for number, one in found]
+    pictures = [{"number": f"{number:04d}", **numbers} for number, _, numbers in found]
     content = {"model": str(folder), "pictures": pictures, "skipped": [one._asdict() for one in skipped]}
     write_json(out / "maps.json", content)
 
 
-def _check_place(out: Path) -> None:
+def _check_place(out: Path, model: Path) -> None:
+    inside = [model.resolve(), model.resolve().parent / "explanations"]
+    if any(place in (out.resolve(), *out.resolve().parents) for place in inside):
+        raise ValueError(f"--out {out} belongs to the run: name another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -122,7 +131,7 @@ def _class_number(text: str | None, names: Any) -> int | None:
         return None
     if text in names:
         return names.index(text)
-    if text.isdigit() and int(text) < len(names):
+    if text.isdecimal() and int(text) < len(names):
         return int(text)
     near = get_close_matches(text, names, 1, 0.3)
     hint = f"did you mean {near[0]}, or " if near else ""

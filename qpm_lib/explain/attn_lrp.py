@@ -77,7 +77,8 @@ class AttnLRP(Method):
     The rules: LayerNorm and GELU as products with a constant; the two factors of a matrix product share its relevance;
     the softmax by its first-order term, which keeps a part of the relevance for itself (its bias in the paper), so that
     tokens add up to the logit only together with that part and with the biases. Position embeddings count as part of
-    their token. The paper's gamma rule for the first convolution is not used: maps have the resolution of patches.
+    their token. The gamma rule, which the authors also use for convolutions and linear layers of vision transformers,
+    is not used: linear layers follow the epsilon rule with epsilon 0.
     """
 
     needs_transformer = True

@@ -79,7 +79,8 @@ class Method:
         raise NotImplementedError
 
     def _halve(self, error: RuntimeError) -> None:
-        out = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error).lower()
+        said = str(error).lower()
+        out = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in said or "allocate memory" in said
         if not out or self.batch_size == 1 or getattr(self, "_halved", False):
             raise error
         self._halved, self.batch_size = True, self.batch_size // 2

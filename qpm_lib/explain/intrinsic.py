@@ -31,13 +31,16 @@ class IntrinsicExplanation(Method):
                 f"the intrinsic explanation is that of a DinoQPM, not of {type(target.model).__name__}: "
                 "choose class_activation_map"
             )
+        if (pooling := target.model.adapter.config.pooling) not in ("avg", "max"):
+            raise ValueError(f"a model with adapter.pooling (={pooling!r}) has no intrinsic map: choose attn_lrp")
 
     def maps(
         self, pixels: Float[Tensor, "batch 3 size size"], targets: Int[Tensor, "batch"]
     ) -> Float[Tensor, "batch g g"]:
         """Maps (B, g, g)."""
-        model, tokens = self.target.model, self.target.backbone.tokens(pixels)
+        model = self.target.model
         with torch.no_grad():
+            tokens = self.target.backbone(pixels)
             out = model(tokens.patches.to(model.device), tokens.cls.to(model.device))
             return model.local_map(out, targets.to(model.device))
 
@@ -53,8 +56,9 @@ class ClassActivationMap(Method):
         self, pixels: Float[Tensor, "batch 3 size size"], targets: Int[Tensor, "batch"]
     ) -> Float[Tensor, "batch g g"]:
         """Maps (B, g, g)."""
-        model, tokens = self.target.model, self.target.backbone.tokens(pixels)
+        model = self.target.model
         with torch.no_grad():
+            tokens = self.target.backbone(pixels)
             maps = model(tokens.patches.to(model.device), tokens.cls.to(model.device)).maps
             return einsum(model.class_weight.detach()[targets.to(model.device)], maps, "b f, b f y x -> b y x")
 

@@ -56,8 +56,9 @@ class TokenAblation(_Tried):
 class RISE(_Tried):
     """Mean of random masks, weighted with the probability of the class under each (Petsiuk, Das and Saenko 2018).
 
-    Masks are coarse grids of zeros and ones, made larger bilinearly and shifted at random; what is masked gets the mean
-    colour of the preprocessing. The same masks for every picture, from the seed.
+    Masks are coarse grids of zeros and ones, made larger bilinearly and shifted at random (a row and column of cells
+    more than needed is drawn, so that every shift has its own: ours); what is masked gets the mean colour of the
+    preprocessing. The same masks for every picture, from the seed.
 
     Parameters
     ----------
@@ -75,6 +76,8 @@ class RISE(_Tried):
         batch_size: int = 32,
     ) -> None:
         super().__init__(target, batch_size=batch_size)
+        if target.n_classes < 2:
+            raise ValueError("RISE weighs masks with probabilities, and a concept alone has none: choose cdam")
         if masks < 1 or cells < 1 or not 0 < share < 1:
             raise ValueError(f"masks (={masks}) and cells (={cells}) must be at least 1, share (={share}) in (0, 1)")
         self.masks, self.cells, self.share, self.seed = masks, cells, share, seed

@@ -166,7 +166,7 @@ class Rest:
         return self.target.read(backbone.split(x if self.part == "final" else backbone.network.norm(x)))
 
 
-def concept_target(backbone: FrozenBackbone, images: Sequence[Image.Image]) -> Target:
+def concept_target(backbone: FrozenBackbone, images: Sequence[Image.Image], *, batch_size: int = 32) -> Target:
     """A target with one class, a concept that a few pictures show: the dot product z . v of a picture's CLS token z
     (after the final norm) with the mean v of theirs (Brocki, Binda and Chung, arXiv 2312.02364).
 
@@ -176,5 +176,8 @@ def concept_target(backbone: FrozenBackbone, images: Sequence[Image.Image]) -> T
     """
     if not len(images):
         raise ValueError("a concept needs pictures that show it: none were given")
-    mean = backbone.tokens(backbone.preprocess([to_rgb(image) for image in images])).cls.mean(0, keepdim=True)
+    with torch.no_grad():
+        parts = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+        found = [backbone(backbone.preprocess([to_rgb(image) for image in part])).cls for part in parts]
+    mean = torch.cat(found).mean(0, keepdim=True)
     return Target(LinearProbe(mean.cpu(), torch.zeros(1)).to(mean.device), backbone)

@@ -156,7 +156,7 @@ class Reasons(Picker):
         title = (
             f"none; map of {METHODS[self.method.value].title} for {self.dataset.class_names[self.target]}, strongest"
         )
-        return canvas.blend([0, 1], **levels), [(title, place_in_words(heat))]
+        return canvas.blend([0, 1], **levels), [(title, place_in_words(heat.clip(0)))]
 
     @told
     def _blend(self, *_: Any) -> None:

@@ -130,7 +130,7 @@ def box_sensitivity(
     """
     (maps,) = tensors(maps=(maps, "batch y x"))
     sums = np.einsum("b y x, n y x -> b n", maps.double().cpu().numpy(), effects.boxes)
-    drops = effects.drops[np.arange(len(sums)), :, np.asarray(targets)]
+    drops = effects.drops[np.arange(len(sums)), :, torch.as_tensor(targets).cpu().numpy()]
     return _pearson(sums, drops)
 
 
@@ -153,5 +153,6 @@ def class_sensitivity(
 
 def _pearson(a: Float[np.ndarray, "batch n"], b: Float[np.ndarray, "batch n"]) -> Float[np.ndarray, "batch"]:
     a, b = (values - values.mean(1, keepdims=True) for values in (a, b))
+    a, b = (values / np.maximum(np.abs(values).max(1, keepdims=True), 1e-300) for values in (a, b))
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.divide((a * b).sum(1), size, out=np.full(len(a), np.nan), where=size > 1e-12)

@@ -52,8 +52,7 @@ def part_deletion(
 
     `maps` are those of `maps_for`. Parts go in the order of what a map says of them per area (`read_out`), ties in
     random order. Random is the mean over all orders, the ceiling the best of them. NaN where the target's score does
-    not fall when all parts go. An order by area alone does not score zero here, because larger parts mostly cost more:
-    `benchmarks/explanations.py` prints it beside the methods.
+    not fall when all parts go. An order by area alone does not score zero here, because larger parts mostly cost more.
 
     Raises
     ------

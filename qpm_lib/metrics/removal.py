@@ -81,6 +81,10 @@ def removal_curves(
     """
     if fill not in FILLS:
         raise ValueError(f"fill (={fill!r}) must be one of {', '.join(FILLS)}")
+    if fill == "tokens" and not target.backbone.is_transformer:
+        raise ValueError(
+            f"fill (='tokens') needs a vision transformer, which {target.backbone.name} is not: choose mean"
+        )
     if steps < 2:
         raise ValueError(f"steps (={steps}) must be at least 2: nothing and everything taken away")
     if tuple(maps.shape) != (len(images), target.grid, target.grid):

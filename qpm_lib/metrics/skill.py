@@ -116,8 +116,9 @@ def skill_differences(
     found = {}
     for name in others:
         value, spread = float((means[""] - means[name])[0]), (means[""] - means[name])[1:]
-        low, high = np.nanpercentile(spread, [2.5, 97.5]).tolist()
-        p = 2 * (1 + min((spread <= 0).sum(), (spread >= 0).sum())) / (_MANY + 1)
+        spread = spread[np.isfinite(spread)]
+        low, high = np.percentile(spread, [2.5, 97.5]).tolist() if len(spread) else (np.nan, np.nan)
+        p = 2 * (1 + min((spread <= 0).sum(), (spread >= 0).sum())) / (len(spread) + 1)
         found[name] = Difference(value, low, high, min(1.0, float(p)), int(there.sum()))
     return _holm(found)
 
@@ -130,7 +131,7 @@ def _over_models(
     weights: Float[np.ndarray, "resamples pictures"], columns: Float[np.ndarray, "models pictures three"]
 ) -> Float[np.ndarray, "resamples"]:
     sums = np.einsum("r p, m p t -> r m t", weights, np.nan_to_num(columns))
-    return _ratio(sums).mean(1)
+    return _ratio(sums[:, np.isfinite(columns).any((1, 2))]).mean(1)  # models that allow the check somewhere
 
 
 def _holm(found: Mapping[str, Difference]) -> dict[str, Difference]:

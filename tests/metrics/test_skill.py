@@ -67,3 +67,11 @@ def test_methods_of_other_pictures_are_refused():
         skill_differences([checks([1.0, 0.5])], {"b": [checks([1.0, np.nan])]}, CHECKS[0])
     with pytest.raises(ValueError, match="method 'b' was not checked on the same"):
         skill_differences([checks([1.0, 0.5])], {"b": [checks([1.0])]}, CHECKS[0])
+
+
+def test_a_model_that_allows_a_check_nowhere_is_left_out():
+    rng = np.random.default_rng(3)
+    own, other = rng.normal(0.6, 0.1, 40), rng.normal(0.5, 0.1, 40)
+    nothing = checks(np.full(40, np.nan))
+    alone = skill_differences([checks(own)], {"b": [checks(other)]}, CHECKS[0])["b"]
+    assert skill_differences([checks(own), nothing], {"b": [checks(other), nothing]}, CHECKS[0])["b"] == alone

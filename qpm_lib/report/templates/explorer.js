@@ -39,8 +39,11 @@
   // Maps of other methods are those of the predicted class, in parts of 127; evidence against it is below zero.
   const method = () => Number(at("method").value);
   const other = (p, m) => {
-    const values = Int8Array.from(atob(p.others[m]), (c) => c.charCodeAt(0));
-    return (heats[`method ${m}`] ??= enlarged((y, x) => values[y * grid + x] / 127));
+    const decoded = () => {
+      const values = Int8Array.from(atob(p.others[m]), (c) => c.charCodeAt(0));
+      return enlarged((y, x) => values[y * grid + x] / 127);
+    };
+    return (heats[`method ${m}`] ??= decoded());
   };
   const rgb = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
   const ink = (f) => rgb(data.colours[f]);
