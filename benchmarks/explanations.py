@@ -4,12 +4,13 @@
     python benchmarks/explanations.py truth RUN [RUN ...] [--pictures 200] [--methods NAME ...]
     python benchmarks/explanations.py fills RUN [--pictures 16] [--methods NAME ...]
 
-`cost`: time per picture as a multiple of one forward pass of the backbone, in one run, and by how much each raises the peak of memory so far; backbones other
-than `toy` with random weights. `truth`: skill of every method on the linear probe and on the finished model of one or
-more runs on rendered birds, which differ in their seed alone: 0 is random, 1 the exact answer; intervals over pictures,
-and whether the intrinsic map is better (paired, corrected). `fills`: the gap between taking the least and the most
-important patches away, with five things to show instead, beside the same gap with parts that are really drawn away.
-Maps and exact answers are kept in the cache, so that a stopped table goes on.
+`cost`: time per picture as a multiple of one forward pass of the backbone, in one run, and by how much each method
+raises the peak of memory so far; backbones other than `toy` with random weights. `truth`: skill of every method on the
+linear probe and on the finished model of one or more runs on rendered birds, which differ in their seed alone: 0 is
+random, 1 the exact answer; intervals over pictures, and whether the intrinsic map is better (paired, corrected).
+`fills`: the gap between taking the least and the most important patches away, with five things to show instead, beside
+the same gap with parts that are really drawn away. Maps and exact answers are kept in the cache, so that a stopped
+table goes on; after a change to a method, delete its maps there (`explanation_maps`).
 """
 
 import argparse

@@ -122,6 +122,10 @@ def test_a_place_that_is_a_file_and_pictures_that_are_none(folder, pictures, tmp
     assert main(["explain", str(folder), str(pictures), "--out", str(tmp_path / "file")]) == 1
     assert "name a folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+    for place in (folder, folder / "maps", folder.parent / "explanations"):
+        assert main(["explain", str(folder), str(pictures), "--out", str(place)]) == 1
+        assert "belongs to the run" in capsys.readouterr().err
+    assert not (folder.parent / "explanations").exists()
     assert main(["explain", str(folder), str(pictures / "broken.jpg"), "--out", str(tmp_path / "maps")]) == 1
     assert not (tmp_path / "maps" / "maps.json").exists()
 

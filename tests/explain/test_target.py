@@ -6,6 +6,7 @@ from PIL import Image
 
 from qpm_lib.backbones.taps import tapped
 from qpm_lib.explain.cdam import CDAM
+from qpm_lib.explain.registry import possible
 from qpm_lib.explain.target import Target, concept_target
 
 
@@ -112,5 +113,8 @@ def test_a_concept_is_the_dot_product_with_the_mean_of_its_pictures(small, noise
     assert concept.reads_cls
     torch.testing.assert_close(concept(concept.pixels(noise))[:, 0], cls @ cls[:2].mean(0), rtol=1e-4, atol=1e-4)
     assert CDAM(concept)(noise, torch.zeros(3, dtype=torch.long)).shape == (3, 4, 4)
+    one_by_one = concept_target(backbone, noise[:2], batch_size=1)
+    torch.testing.assert_close(one_by_one.model.class_weight, concept.model.class_weight, rtol=1e-4, atol=1e-5)
+    assert not {"rise", "intrinsic"} & set(possible(concept))
     with pytest.raises(ValueError, match="needs pictures that show it"):
         concept_target(backbone, [])
