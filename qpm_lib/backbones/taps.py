@@ -84,8 +84,7 @@ def _place(
     if part == "final":
         module = backbone.network.norm if backbone.is_transformer else backbone.blocks[-1]
     else:
-        module = backbone.blocks[number]
-        module = {"norm1": getattr(module, "norm1", None), "output": module}.get(part) or module
+        module = backbone.blocks[number].norm1 if part == "norm1" else backbone.blocks[number]
     if part == "attention":
         attention = module.attn
         if not hasattr(attention, "attn_drop") or not hasattr(attention, "fused_attn"):

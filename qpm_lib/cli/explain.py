@@ -140,12 +140,11 @@ def _class_number(text: str | None, names: Any) -> int | None:
 
 def _names(text: str | None, target: Any) -> list[str]:
     from qpm_lib.explain import possible
-    from qpm_lib.model import DinoQPM
 
     if text == "all":
         return list(possible(target))
     usual = "cdam,relevance_propagation,rollout" if target.backbone.is_transformer else "grad_cam,class_activation_map"
-    usual = f"intrinsic,{usual}" if isinstance(target.model, DinoQPM) else usual
+    usual = f"intrinsic,{usual}" if "intrinsic" in possible(target) else usual
     names = [name.strip() for name in (usual if text is None else text).split(",") if name.strip()]
     if not names:
         raise ValueError(f"--methods {text!r} names no method: write for example --methods intrinsic,cdam")

@@ -40,9 +40,7 @@ class IntrinsicExplanation(Method):
         """Maps (B, g, g)."""
         model = self.target.model
         with torch.no_grad():
-            tokens = self.target.backbone(pixels)
-            out = model(tokens.patches.to(model.device), tokens.cls.to(model.device))
-            return model.local_map(out, targets.to(model.device))
+            return model.local_map(self.target.output(self.target.backbone(pixels)), targets.to(model.device))
 
 
 class ClassActivationMap(Method):
@@ -58,8 +56,7 @@ class ClassActivationMap(Method):
         """Maps (B, g, g)."""
         model = self.target.model
         with torch.no_grad():
-            tokens = self.target.backbone(pixels)
-            maps = model(tokens.patches.to(model.device), tokens.cls.to(model.device)).maps
+            maps = self.target.output(self.target.backbone(pixels)).maps
             return einsum(model.class_weight.detach()[targets.to(model.device)], maps, "b f, b f y x -> b y x")
 
 

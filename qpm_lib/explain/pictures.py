@@ -105,11 +105,14 @@ def map_panels(
     """Every map over the picture, scaled by itself. Where a method has a sign, zero is grey and values below it have
     the second colour; elsewhere, as their papers do it, the smallest value is grey.
     """
-    panels = []
-    for name, heat in maps.items():
-        signed = METHODS[name].signed
-        panels.append(signed_overlay(picture, heat) if signed else overlay(picture, heat - heat.min(), PALETTE[3]))
-    return panels
+    return [
+        (
+            signed_overlay(picture, heat)
+            if METHODS[name].signed
+            else overlay(picture, METHODS[name].drawn(heat), PALETTE[3])
+        )
+        for name, heat in maps.items()
+    ]
 
 
 def map_figure(found: ExplainedPicture, target: Target, *, columns: int = 6) -> Figure:

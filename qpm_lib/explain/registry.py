@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from qpm_lib.explain.attention import AttentionMap, LeGrad, RelevancePropagation, Rollout
 from qpm_lib.explain.attn_lrp import AttnLRP
 from qpm_lib.explain.base import ExplanationMethod, Method
@@ -31,6 +34,12 @@ class MethodEntry(NamedTuple):
     needs: tuple[str, ...]
     cost: str
     quick: bool = True
+
+    def drawn(self, maps: Float[np.ndarray, "*any g g"]) -> Float[np.ndarray, "*any g g"]:
+        """Maps as they are drawn: those with a sign as they are, others, as their papers do it, from their smallest
+        value on.
+        """
+        return maps if self.signed else maps - maps.min((-2, -1), keepdims=True)
 
     @property
     def uninformed(self) -> bool:

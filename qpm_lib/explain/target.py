@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qpm_lib.backbones import FrozenBackbone, Tokens, locate, tapped
 from qpm_lib.data import to_rgb
-from qpm_lib.model import Classifier, LinearProbe
+from qpm_lib.model import Classifier, LinearProbe, Output
 
 
 class Target:
@@ -73,9 +73,11 @@ class Target:
 
     def read(self, tokens: Tokens) -> Float[Tensor, "batch classes"]:
         """Logits of the tokens at the end of the backbone."""
-        place = self.model.device
-        logits = self.model(tokens.patches.to(place), tokens.cls.to(place)).logits
-        return logits.float().to(self.device)
+        return self.output(tokens).logits.float().to(self.device)
+
+    def output(self, tokens: Tokens) -> Output:
+        """All that the classifier gives for the tokens at the end of the backbone, on its own device."""
+        return self.model(tokens.patches.to(self.model.device), tokens.cls.to(self.model.device))
 
     def score(self, logits: Float[Tensor, "batch classes"], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Logit f_c of the target class of each picture."""

@@ -33,8 +33,7 @@ class OtherMaps:
         if square is not self._square:
             self._square, self._made = square, {}
         if (name, label) not in self._made:
-            heat = make(name, self._target)([square], torch.tensor([label]))[0].numpy()
-            heat = heat if METHODS[name].signed else heat - heat.min()
+            heat = METHODS[name].drawn(make(name, self._target)([square], torch.tensor([label]))[0].numpy())
             sides = {0: heat.clip(0), 1: (-heat).clip(0)}
             self._made[name, label] = Canvas(square, sides, [PALETTE[3], PALETTE[5]], side=SIDE), heat
         return self._made[name, label]

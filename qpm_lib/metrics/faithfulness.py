@@ -5,7 +5,7 @@ again, `ground_truth` and `part_removal` ask without holes; both belong into one
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,15 +27,12 @@ def deletion(
     images: Sequence[Image.Image],
     maps: Float[Tensor, "batch g g"],
     targets: Int[Tensor, "batch"],
-    *,
-    fill: str = "mean",
-    steps: int = 21,
-    seed: int = 0,
+    **options: Any,
 ) -> Float[np.ndarray, "batch"]:
     """Area under the probability of the class while the most important patches go first: low is good (Petsiuk et al.
-    2018). For `fill` see `removal_curves`.
+    2018). `options` are those of `removal_curves`: fill, steps, seed, batch_size.
     """
-    return removal_curves(target, images, maps, targets, fill=fill, steps=steps, seed=seed).area()
+    return removal_curves(target, images, maps, targets, **options).area()
 
 
 def insertion(
@@ -43,13 +40,12 @@ def insertion(
     images: Sequence[Image.Image],
     maps: Float[Tensor, "batch g g"],
     targets: Int[Tensor, "batch"],
-    *,
-    fill: str = "mean",
-    steps: int = 21,
-    seed: int = 0,
+    **options: Any,
 ) -> Float[np.ndarray, "batch"]:
-    """Area under the probability of the class while the most important patches come first: high is good."""
-    return removal_curves(target, images, maps, targets, least_first=True, fill=fill, steps=steps, seed=seed).area()
+    """Area under the probability of the class while the most important patches come first: high is good; options as
+    for `deletion`.
+    """
+    return removal_curves(target, images, maps, targets, least_first=True, **options).area()
 
 
 def curve_gap(
@@ -58,15 +54,15 @@ def curve_gap(
     maps: Float[Tensor, "batch g g"],
     targets: Int[Tensor, "batch"],
     *,
-    fill: str = "mean",
     steps: int = 41,
-    seed: int = 0,
+    **options: Any,
 ) -> Float[np.ndarray, "batch"]:
     """Area between the curves of the logit, least important patches first and most important first: high is good, a
-    random order gives zero in the mean. It is the *correctness* of CDAM (arXiv 2312.02364), with patches for pixels.
+    random order gives zero in the mean. It is the *correctness* of CDAM (arXiv 2312.02364), with patches for pixels;
+    options as for `deletion`.
     """
     late, early = (
-        removal_curves(target, images, maps, targets, least_first=least, fill=fill, steps=steps, seed=seed)
+        removal_curves(target, images, maps, targets, least_first=least, steps=steps, **options)
         for least in (True, False)
     )
     return late.area("logits") - early.area("logits")

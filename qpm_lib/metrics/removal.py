@@ -34,7 +34,7 @@ class Curves(NamedTuple):
     probabilities: Float[np.ndarray, "batch steps"]
 
     def area(self, of: str = "probabilities") -> Float[np.ndarray, "batch"]:
-        """Area under the curve of each picture, from 0 to 1 on the horizontal axis."""
+        """Area under the curve of each picture over the share that is removed (see `removed` for where it ends)."""
         return np.trapezoid(getattr(self, of), self.removed, axis=1)
 
 
@@ -98,8 +98,11 @@ def removal_curves(
         counts = counts.clip(max=patches - 1)
     scores = []
     for image, ranked in zip(progress(images, f"taking patches away ({fill})"), order, strict=True):
-        answer = _without_tokens if fill == "tokens" else _with_fill
-        scores.append(answer(target, target.pixels([image]), image, ranked, counts, fill, batch_size))
+        pixels = target.pixels([image])
+        if fill == "tokens":
+            scores.append(_without_tokens(target, pixels, ranked, counts))
+        else:
+            scores.append(_with_fill(target, pixels, image, ranked, counts, fill, batch_size))
     logits = torch.stack(scores)
     own = labels.cpu()[:, None, None].expand(-1, steps, 1)
     pick = [values.gather(2, own)[..., 0].double().numpy() for values in (logits, logits.softmax(2))]
@@ -131,11 +134,8 @@ def _with_fill(
 def _without_tokens(
     target: Target,
     pixels: Float[Tensor, "1 3 h w"],
-    image: Image.Image,
     ranked: Int[Tensor, "patches"],
     counts: Int[np.ndarray, "steps"],
-    fill: str,
-    batch_size: int,
 ) -> Float[Tensor, "steps classes"]:
     rest, first = target.split(pixels, "blocks.0.input"), target.backbone.n_prefix
     found = []

@@ -37,7 +37,8 @@ def randomisation_check(
     seed: int = 0,
 ) -> Randomised:
     """Explain copies of a target whose weights are shuffled (each tensor among its own entries, which keeps their
-    sizes), from the head down to the embedding, cumulatively.
+    sizes), from the head down to the embedding of patches, cumulatively. (The final norm, the CLS token and the
+    position embedding, and what comes before the stages of a ResNet, stay.)
 
     A map that stays the same does not explain the model. (The published check draws new initial weights; shuffling is
     ours, because it is defined for every layer.)

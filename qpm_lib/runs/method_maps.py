@@ -73,11 +73,10 @@ def take_method_maps(
         images = [model.backbone.square(dataset.image(row)) for row in rows]
         for name, method in methods.items():
             maps = method(images, predicted[start : start + _CHUNK]).numpy()
-            found[name].append(_in_bytes(maps, signed=METHODS[name].signed))
+            found[name].append(_in_bytes(METHODS[name].drawn(maps)))
     return MethodMaps(snapshot.rows, {name: np.concatenate(maps) for name, maps in found.items()})
 
 
-def _in_bytes(maps: Float[np.ndarray, "b g g"], *, signed: bool) -> Int8[np.ndarray, "b g g"]:
-    maps = maps if signed else maps - maps.min((1, 2), keepdims=True)
+def _in_bytes(maps: Float[np.ndarray, "b g g"]) -> Int8[np.ndarray, "b g g"]:
     top = np.abs(maps).max((1, 2), keepdims=True)
     return np.round(127 * np.divide(maps, top, out=np.zeros_like(maps), where=top > 0)).astype(np.int8)

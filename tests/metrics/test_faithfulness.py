@@ -107,7 +107,7 @@ def test_imputed_pixels_are_means_of_their_neighbours():
     assert imputed(picture, ~torch.ones(12, 12, dtype=torch.bool)) is picture
 
 
-def test_road_closes_holes_without_a_trace_of_their_shape(target, images, maps):
+def test_road_is_one_of_the_fills(target, images, maps):
     found = metrics.removal_curves(target, images[:1], maps[:1], LABELS[:1], fill="road", steps=3)
     assert np.isfinite(found.logits).all()
     assert len(set(found.logits[0])) == 3
