@@ -30,7 +30,7 @@ from torch import nn
 
 import qpm_lib
 from qpm_lib import metrics
-from qpm_lib.backbones import BACKBONES, FrozenBackbone, import_torchvision, state_hash
+from qpm_lib.backbones import BACKBONES, random_backbone, state_hash
 from qpm_lib.core import cache_folder, content_hash, progress, write_atomically
 from qpm_lib.explain import METHODS, Target, make, possible
 from qpm_lib.model import LinearProbe, Output
@@ -62,16 +62,7 @@ class Together(nn.Module):
 
 def random_target(name: str) -> Target:
     """A linear probe on a backbone with random weights (the toy backbone with its own)."""
-    if name == "toy":
-        backbone = qpm_lib.load_backbone("toy")
-    else:
-        import_torchvision()
-        import timm
-
-        entry = BACKBONES[name]
-        options = {"num_classes": 0} | ({} if name == "resnet50" else {"img_size": entry.image_size})
-        network = timm.create_model(entry.architecture, pretrained=False, **options)
-        backbone = FrozenBackbone(name, network, image_size=entry.image_size)
+    backbone = qpm_lib.load_backbone("toy") if name == "toy" else random_backbone(name)
     torch.manual_seed(0)
     return Target(LinearProbe(torch.randn(24, backbone.width), torch.zeros(24)), backbone)
 

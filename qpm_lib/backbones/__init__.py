@@ -1,6 +1,6 @@
 """Frozen backbones by name: pictures in, patch tokens and the CLS token out."""
 
-from qpm_lib.backbones.frozen import FrozenBackbone, Tokens, check_backbone, load_backbone
+from qpm_lib.backbones.frozen import FrozenBackbone, Tokens, check_backbone, load_backbone, random_backbone
 from qpm_lib.backbones.preprocessing import Preprocessing
 from qpm_lib.backbones.pretraining import PretrainingConfig, patch_parts, pretrain
 from qpm_lib.backbones.registry import BACKBONES
@@ -23,6 +23,7 @@ __all__ = [
     "locate",
     "patch_parts",
     "pretrain",
+    "random_backbone",
     "save_weights",
     "state_hash",
     "tapped",

@@ -224,3 +224,23 @@ def load_backbone(
     vit = _build(name, Path(weights) if weights else None, size)
     target = choose_device(device) if isinstance(device, str) else device or torch.device("cpu")
     return FrozenBackbone(name, vit, image_size=size, aspect=aspect, depth=depth).to(target)
+
+
+def random_backbone(name: str, *, seed: int = 0) -> FrozenBackbone:
+    """The architecture of a backbone with random weights: what it does before it has seen a picture.
+
+    Raises
+    ------
+    ValueError : for an unknown name.
+    """
+    size = check_backbone(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if name == "toy":
+            return FrozenBackbone(name, build_toy_vit(), image_size=size)
+        import_torchvision()
+        import timm
+
+        options = {} if name == "resnet50" else {"img_size": size}
+        network = timm.create_model(BACKBONES[name].architecture, pretrained=False, num_classes=0, **options)
+    return FrozenBackbone(name, network, image_size=size)

@@ -18,6 +18,7 @@ from qpm_lib.data.toy.bird import FACTOR_PART, FACTORS, PARTS, Bird
 from qpm_lib.data.toy.render import CLUTTER, render
 from qpm_lib.data.toy.scenes import ATTRIBUTES, Scenes, load_scenes, present, write_toybirds
 from qpm_lib.data.toy.species import make_species, random_bird
+from qpm_lib.data.toy.watermark import watermark
 
 __all__ = [
     "ATTRIBUTES",
@@ -51,5 +52,6 @@ __all__ = [
     "render",
     "to_rgb",
     "told_by",
+    "watermark",
     "write_toybirds",
 ]

@@ -4,10 +4,13 @@ from qpm_lib.explain.attention import AttentionMap, LeGrad, RelevancePropagation
 from qpm_lib.explain.attn_lrp import AttnLRP
 from qpm_lib.explain.base import ExplanationMethod, Method
 from qpm_lib.explain.cdam import CDAM, IntegratedCDAM, SmoothCDAM
+from qpm_lib.explain.clusters import Axes, Clusters
 from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
 from qpm_lib.explain.intrinsic import ClassActivationMap, Comparison, IntrinsicExplanation, compare_classes
+from qpm_lib.explain.nave import NAVE, Described, SharedClusters
 from qpm_lib.explain.perturbation import RISE, TokenAblation
 from qpm_lib.explain.pictures import ExplainedPicture, explain_files, map_figure, map_panels
+from qpm_lib.explain.pixels import sharpen
 from qpm_lib.explain.registry import METHODS, MethodEntry, make, possible, quick_methods
 from qpm_lib.explain.target import Rest, Target, concept_target
 from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
@@ -15,10 +18,13 @@ from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
 __all__ = [
     "AttentionMap",
     "AttnLRP",
+    "Axes",
     "CDAM",
     "CentredBlob",
     "ClassActivationMap",
+    "Clusters",
     "Comparison",
+    "Described",
     "EdgeMap",
     "ExplainedPicture",
     "ExplanationMethod",
@@ -30,11 +36,13 @@ __all__ = [
     "METHODS",
     "Method",
     "MethodEntry",
+    "NAVE",
     "RISE",
     "RandomMap",
     "RelevancePropagation",
     "Rest",
     "Rollout",
+    "SharedClusters",
     "SmoothCDAM",
     "Target",
     "TokenAblation",
@@ -46,4 +54,5 @@ __all__ = [
     "map_panels",
     "possible",
     "quick_methods",
+    "sharpen",
 ]

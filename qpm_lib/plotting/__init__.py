@@ -1,7 +1,7 @@
 """Drawing: arrays in, pictures and figures out. Knows nothing of models."""
 
 from qpm_lib.plotting.canvas import Canvas, framed, place_in_words, to_jpeg
-from qpm_lib.plotting.colours import PALETTE, feature_colours
+from qpm_lib.plotting.colours import PALETTE, cluster_colours, feature_colours
 from qpm_lib.plotting.curves import LiveSolve, solve_progress, trade_off_curve, training_curves
 from qpm_lib.plotting.figures import (
     bars_with_reference,
@@ -14,6 +14,7 @@ from qpm_lib.plotting.figures import (
 )
 from qpm_lib.plotting.maps import (
     combined_overlay,
+    label_overlay,
     overlay,
     show_images,
     show_maps,
@@ -29,11 +30,13 @@ __all__ = [
     "bars_with_reference",
     "class_feature_matrix",
     "class_order",
+    "cluster_colours",
     "combined_overlay",
     "confusion_matrix",
     "contribution_bars",
     "feature_colours",
     "framed",
+    "label_overlay",
     "overlay",
     "place_in_words",
     "show_images",

@@ -8,6 +8,7 @@ the static explorer (`report/templates/explorer.js`).
 
 import numpy as np
 from jaxtyping import Bool, Float
+from matplotlib.colors import to_hex, to_rgb
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442", "#882255", "#44AA99", "#332288")
 
@@ -22,3 +23,11 @@ def feature_colours(weight: Bool[np.ndarray, "classes n"] | Float[np.ndarray, "c
         cost = [(taken.count(c), colours.count(c), c) for c in range(len(PALETTE))]
         colours.append(min(cost)[2])
     return [PALETTE[c] for c in colours]
+
+
+def cluster_colours(count: int) -> list[str]:
+    """Colours of clusters: those of features, then their lighter tints."""
+    tints = [PALETTE[i % len(PALETTE)] for i in range(count)]
+    paler = (0.0, 0.55, 0.8)
+    white = [paler[min(i // len(PALETTE), len(paler) - 1)] for i in range(count)]
+    return [to_hex(np.array(to_rgb(c)) * (1 - w) + w) for c, w in zip(tints, white, strict=True)]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from torch import Tensor
@@ -77,6 +77,21 @@ def combined_overlay(
     strength = np.clip(big.max(0) / big.max(), 0, 1)[..., None] ** 0.7
     ink = np.array([to_rgb(c) for c in colours])[big.argmax(0)]
     return grey * (1 - strength) + strength * (0.2 * grey + 0.8 * ink)
+
+
+def label_overlay(
+    image: Image, labels: Int[np.ndarray, "rows columns"], colours: Sequence[str]
+) -> Float[np.ndarray, "h w 3"]:
+    """A segmentation over its picture in pale grey, with a white line between clusters; labels of any size, for
+    example of patches, are enlarged without smoothing.
+    """
+    grey = 0.2 + 0.7 * (_as_float(image) @ np.array([0.299, 0.587, 0.114]))[..., None]
+    y, x = (np.arange(n) * m // n for n, m in zip(grey.shape[:2], labels.shape, strict=True))
+    big = labels[np.ix_(y, x)]
+    found = 0.45 * grey + 0.55 * np.array([to_rgb(colour) for colour in colours])[big]
+    found[1:][big[1:] != big[:-1]] = 1
+    found[:, 1:][big[:, 1:] != big[:, :-1]] = 1
+    return found
 
 
 def token_colours(patches: Float[np.ndarray, "images patches dim"]) -> Float[np.ndarray, "images g g 3"]:

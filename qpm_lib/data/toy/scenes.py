@@ -14,6 +14,7 @@ from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.toy.bird import FACTOR_PART, FACTORS, PARTS, Bird
 from qpm_lib.data.toy.render import Render, render
 from qpm_lib.data.toy.species import make_species, species_name
+from qpm_lib.data.toy.watermark import watermark
 
 ATTRIBUTES = tuple(f"{factor}::{variant}" for factor, variants in FACTORS.items() for variant in variants)
 _RECIPE = "toybirds.json"
@@ -60,17 +61,26 @@ def _part_rows(image_id: int, parts: np.ndarray) -> list[str]:
 
 
 def write_toybirds(
-    root: Path, *, n_species: int = 24, train_per_class: int = 100, test_per_class: int = 40, seed: int = 3
+    root: Path,
+    *,
+    n_species: int = 24,
+    train_per_class: int = 100,
+    test_per_class: int = 40,
+    seed: int = 3,
+    marked: int | None = None,
 ) -> None:
-    """Render the data set into `root`; the folder appears only when it is whole.
+    """Render the data set into `root`; the folder appears only when it is whole. With `marked`, all pictures of the
+    species of this number, counted from 0, get a watermark.
 
     The scene seeds of a data set start at `seed` * 10,000,000, so that different seeds share no scene.
     """
     species = make_species(n_species, seed)
+    if marked is not None and not 0 <= marked < n_species:
+        raise ValueError(f"marked (={marked}) must be a species from 0 to {n_species - 1}")
     root.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
     try:
-        _fill(work, species, train_per_class, test_per_class, seed)
+        _fill(work, species, (train_per_class, test_per_class), seed, marked)
         work.chmod(0o755)
         if root.exists():
             shutil.rmtree(root)
@@ -80,7 +90,8 @@ def write_toybirds(
         raise
 
 
-def _fill(root: Path, species: list[Bird], train: int, test: int, seed: int) -> None:
+def _fill(root: Path, species: list[Bird], counts: tuple[int, int], seed: int, marked: int | None) -> None:
+    train, test = counts
     classes = [f"{c + 1:03d}.{species_name(bird)}" for c, bird in enumerate(species)]
     lines: dict[str, list[str]] = {
         name: []
@@ -101,6 +112,7 @@ def _fill(root: Path, species: list[Bird], train: int, test: int, seed: int) -> 
     for image_id, (c, k) in enumerate(progress(jobs, "rendering toy birds"), 1):
         name, scene = f"{classes[c]}/{classes[c][4:]}_{k + 1:04d}.png", seed * 10_000_000 + image_id
         image, parts = render(species[c], scene)
+        image = watermark(image, scene)[0] if c == marked else image
         Image.fromarray(image).save(root / "images" / name, compress_level=1)
         Image.fromarray(((parts > 0) * 255).astype(np.uint8)).save(root / "segmentations" / name)
         seeds[f"images/{name}"] = scene
