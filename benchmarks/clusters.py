@@ -133,13 +133,13 @@ def measure_watermark(dataset: ImageDataset, seeds: int, *, n_classes: int = 8, 
         leads = []
         for pictures in (with_it, images):
             pils = [Image.fromarray(image) for image in pictures]
-            labels = NAVE(backbone, taps=EARLY, seed=seed).fit(pils, finest=EARLY_K).transform(pils, EARLY_K).numpy()
-            birds = late.fit(pils).objects(pils).numpy()
-            off = np.where(birds, EARLY_K, labels)
-            found = metrics.exclusive_clusters(np.where(off == EARLY_K, -1, off), classes)
-            leads.append((found, labels))
-        found, labels = leads[0]
-        mine = labels == found.cluster[marked]
+            early = NAVE(backbone, taps=EARLY, seed=seed)
+            unusual = early.describe(pils).unusual()
+            labels = early.fit(unusual, finest=EARLY_K).transform(unusual, EARLY_K).numpy()
+            off = np.where(late.fit(pils).objects(pils).numpy(), -1, labels)
+            leads.append((metrics.exclusive_clusters(off, classes), off))
+        found, off = leads[0]
+        mine = off == found.cluster[marked]
         covered = charts.reshape(len(charts), backbone.grid, 8, backbone.grid, 8).any((2, 4))
         cells = found.lead[marked], np.delete(found.lead, marked).max(), (mine & covered).sum() / mine.sum()
         log.info("| %d | %d | %.2f | %.2f | %.2f | %.2f |", seed, marked, *cells, leads[1][0].lead.max())

@@ -6,6 +6,8 @@ from qpm_lib.explain.base import ExplanationMethod, Method
 from qpm_lib.explain.cdam import CDAM, IntegratedCDAM, SmoothCDAM
 from qpm_lib.explain.clusters import Axes, Clusters
 from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
+from qpm_lib.explain.inspection import Inspection, inspect_pictures, patch_panel
+from qpm_lib.explain.inspection_figures import cluster_sheet, contact_sheet, marked_sheet
 from qpm_lib.explain.intrinsic import ClassActivationMap, Comparison, IntrinsicExplanation, compare_classes
 from qpm_lib.explain.nave import NAVE, Described, SharedClusters
 from qpm_lib.explain.perturbation import RISE, TokenAblation
@@ -29,6 +31,7 @@ __all__ = [
     "ExplainedPicture",
     "ExplanationMethod",
     "GradCAM",
+    "Inspection",
     "IntegratedCDAM",
     "IntegratedGradients",
     "IntrinsicExplanation",
@@ -46,12 +49,17 @@ __all__ = [
     "SmoothCDAM",
     "Target",
     "TokenAblation",
+    "cluster_sheet",
     "compare_classes",
     "concept_target",
+    "contact_sheet",
     "explain_files",
+    "inspect_pictures",
     "make",
     "map_figure",
     "map_panels",
+    "marked_sheet",
+    "patch_panel",
     "possible",
     "quick_methods",
     "sharpen",

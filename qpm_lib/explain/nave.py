@@ -38,6 +38,10 @@ class Described(NamedTuple):
     tokens: Float[Tensor, "batch patches dim"]
     artefacts: Bool[Tensor, "batch patches"]
 
+    def unusual(self) -> "Described":
+        """What is not usual at its place: tokens less the mean of all pictures there, which holds the place itself."""
+        return Described(self.tokens - self.tokens.mean(0, keepdim=True), self.artefacts)
+
 
 class NAVE:
     """Segmentation of pictures by k-means on the activations of a frozen encoder.
@@ -165,7 +169,8 @@ class NAVE:
             return
         if isinstance(images, Image.Image) or not len(images):
             raise ValueError("give a list of at least one picture, for example [Image.open(path)]")
-        for start in progress(range(0, len(images), self.batch_size), title):
+        starts = range(0, len(images), self.batch_size)
+        for start in progress(starts, title) if len(starts) > 1 else starts:
             yield self._some([images[i] for i in range(start, min(start + self.batch_size, len(images)))])
 
     @torch.no_grad()

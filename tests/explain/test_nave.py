@@ -200,3 +200,10 @@ def test_random_weights_are_the_same_for_a_seed_and_leave_the_generator_alone():
     assert one.fingerprint == two.fingerprint != other.fingerprint
     with pytest.raises(ValueError, match="unknown backbone"):
         random_backbone("nothing")
+
+
+def test_what_is_usual_at_a_place_is_taken_away():
+    found = described(REGIONS, spread=0.0).unusual()
+    torch.testing.assert_close(found.tokens.mean(0), torch.zeros_like(found.tokens[0]))
+    assert found.tokens[0, 15].abs().max() == 0  # ground in both
+    assert found.tokens[0, 6].abs().max() == 0.5  # a thing in one of them
