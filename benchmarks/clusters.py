@@ -117,7 +117,7 @@ def one_table(
 
 def measure_watermark(dataset: ImageDataset, seeds: int, *, n_classes: int = 8, per_class: int = 20) -> None:
     """Print for each seed which class the watermark was laid into, and what its clusters say."""
-    backbone, late = qpm_lib.load_backbone("toy"), NAVE(qpm_lib.load_backbone("toy"))
+    backbone = qpm_lib.load_backbone("toy")
     log.info("| seed | class | lead with, of this class | next class | on the chart | lead without, of any class |")
     log.info("|---" * 6 + "|")
     for seed in range(seeds):
@@ -136,10 +136,9 @@ def measure_watermark(dataset: ImageDataset, seeds: int, *, n_classes: int = 8, 
             early = NAVE(backbone, taps=EARLY, seed=seed)
             unusual = early.describe(pils).unusual()
             labels = early.fit(unusual, finest=EARLY_K).transform(unusual, EARLY_K).numpy()
-            off = np.where(late.fit(pils).objects(pils).numpy(), -1, labels)
-            leads.append((metrics.exclusive_clusters(off, classes), off))
-        found, off = leads[0]
-        mine = off == found.cluster[marked]
+            leads.append((metrics.exclusive_clusters(labels, classes), labels))
+        found, labels = leads[0]
+        mine = labels == found.cluster[marked]
         covered = charts.reshape(len(charts), backbone.grid, 8, backbone.grid, 8).any((2, 4))
         cells = found.lead[marked], np.delete(found.lead, marked).max(), (mine & covered).sum() / mine.sum()
         log.info("| %d | %d | %.2f | %.2f | %.2f | %.2f |", seed, marked, *cells, leads[1][0].lead.max())

@@ -16,7 +16,7 @@ all pictures (NAVE). Leaves a sheet of segmented pictures (pictures.png), the mo
   qpm inspect runs/toy --out inside
   qpm inspect my_pictures --backbone dinov2_vits14_reg --weights FILE --k 8 --out inside
 Where the pictures have classes (a run, or a folder with a folder for each class), it also looks for clusters that one
-class alone shows in early layers and off the object: a watermark, a ruler, the background of one day."""
+class alone shows in early layers: a part that it alone has, or a watermark, a ruler, the background of one day."""
 
 
 _ENOUGH = 8  # pictures of a class, so that what they share is not chance
@@ -73,7 +73,7 @@ def execute(arguments: argparse.Namespace) -> int:
     nave = NAVE(backbone, k=arguments.k, seed=arguments.seed, batch_size=arguments.batch_size)
     shared = nave.fit(images, finest=min(20, len(images) * nave.grid**2))
     found = inspect_pictures(shared, images, names)
-    own, figure = _of_one_class(nave, images, found, classes) if len(set(classes)) > 1 else ([], None)
+    own, figure = _of_one_class(nave, images, classes) if len(set(classes)) > 1 else ([], None)
     _write(arguments, nave, found, images, own, skipped)
     if figure is not None:
         path = arguments.out / "of_one_class.png"
@@ -124,9 +124,9 @@ def _source(arguments: argparse.Namespace) -> tuple[Any, list[str], list[str], l
     return _Pictures(read_image, readable), [str(path) for path in readable], folders, skipped, backbone
 
 
-def _of_one_class(nave: Any, images: Any, found: Any, classes: Sequence[str]) -> tuple[list[dict[str, Any]], Any]:
-    """For each class, the cluster of early activations off the object that it shows most often before all others; and
-    a figure of the one that leads most.
+def _of_one_class(nave: Any, images: Any, classes: Sequence[str]) -> tuple[list[dict[str, Any]], Any]:
+    """For each class, the cluster of early activations that it shows most often before all others; and a figure of the
+    one that leads most.
     """
     import numpy as np
 
@@ -137,20 +137,18 @@ def _of_one_class(nave: Any, images: Any, found: Any, classes: Sequence[str]) ->
     finest = min(150, len(images) * nave.grid**2 // 20)
     early = NAVE(nave.backbone, taps=(1 / len(nave.backbone.blocks),), seed=nave.seed, batch_size=nave.batch_size)
     few = int(np.bincount(numbers).min())
-    if finest < 2 or few < _ENOUGH or early.grid != found.labels.shape[-1]:
-        if few < _ENOUGH:
-            show(f"no search for clusters of one class: some class has {few} pictures here, and {_ENOUGH} are needed")
+    if few < _ENOUGH:
+        show(f"no search for clusters of one class: some class has {few} pictures here, and {_ENOUGH} are needed")
         return [], None
     unusual = early.describe(images).unusual()
     labels = early.fit(unusual, finest=finest).transform(unusual, finest).numpy()
-    off = np.where(found.is_object[found.labels] > 0, -1, labels)
-    own = exclusive_clusters(off, numbers)
+    own = exclusive_clusters(labels, numbers)
     rows = zip(names.tolist(), own.present.tolist(), own.elsewhere.tolist(), own.lead.tolist(), strict=True)
     made = [{"class": name, "present": a, "elsewhere": b, "lead": c} for name, a, b, c in rows]
     first = int(own.lead.argmax())
     shown = np.flatnonzero(numbers == first)[:12].tolist()
     squares = [nave.backbone.square(images[i]) for i in shown]
-    figure = marked_sheet(squares, off[shown] == own.cluster[first], str(names[first]))
+    figure = marked_sheet(squares, labels[shown] == own.cluster[first], str(names[first]))
     return sorted(made, key=lambda row: -row["lead"]), figure
 
 
@@ -191,7 +189,7 @@ def _write(
     if own and own[0]["lead"] > 0:
         best = own[0]
         show(
-            f"most of one class alone: {printable(best['class'])} shows a cluster of early layers, off the object, in "
+            f"most of one class alone: {printable(best['class'])} shows a cluster of early layers in "
             f"{100 * best['present']:.0f} % of its pictures, no other class in more than "
             f"{100 * best['elsewhere']:.0f} % (look at it in of_one_class.png)"
         )

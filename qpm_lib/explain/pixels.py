@@ -1,5 +1,7 @@
 """From clusters of patches to clusters of pixels."""
 
+import warnings
+
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -27,5 +29,7 @@ def sharpen(distances: Float[Tensor, "g g k"], image: Image.Image) -> Int[np.nda
     starts = np.where(sure, labels + 1, 0)
     if sure.all() or len(np.unique(starts[sure])) < 2:
         return labels
-    walked = random_walker(pixels, starts, beta=1000, mode="cg_j", channel_axis=-1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The probability range")  # rounding: the larger one decides all the same
+        walked = random_walker(pixels, starts, beta=1000, mode="cg_j", channel_axis=-1)
     return np.where(walked > 0, walked - 1, labels)

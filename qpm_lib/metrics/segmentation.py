@@ -93,7 +93,7 @@ class Exclusive(NamedTuple):
 
     Attributes
     ----------
-    cluster : (C,) its number. present : (C,) share of the pictures of the class that show it, in two patches or more.
+    cluster : (C,) its number. present : (C,) share of the pictures of the class that show it, in `at_least` patches.
     elsewhere : (C,) the same share in the class that shows it most often otherwise. lead : (C,) the difference.
     """
 
@@ -108,7 +108,7 @@ class Exclusive(NamedTuple):
 
 
 def exclusive_clusters(
-    labels: Int[np.ndarray, "batch g g"], classes: Int[np.ndarray, "batch"], *, at_least: int = 2
+    labels: Int[np.ndarray, "batch g g"], classes: Int[np.ndarray, "batch"], *, at_least: int = 1
 ) -> Exclusive:
     """Which cluster is shown by one class alone? Class names of the pictures are used, no classifier.
 

@@ -37,6 +37,12 @@ CHAPTERS = (
         ("04_fine_tuning", "07_saliency_explorer"),
         ("explanations/maps.json", "explanations/maps.safetensors"),
     ),
+    Chapter(
+        "09_inside_the_encoder",
+        "model",
+        ("04_fine_tuning", "07_saliency_explorer"),
+        ("clusters/clusters.json", "clusters/clusters.safetensors"),
+    ),
 )
 SPARSE = CHAPTERS[2]._replace(name="03_sparse_linear_model")
 

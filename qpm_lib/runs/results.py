@@ -5,6 +5,7 @@ from typing import Any
 
 from qpm_lib.core import RunConfig, choose_device, read_json, stage_key, write_json
 from qpm_lib.data import ImageDataset
+from qpm_lib.explain import Inspection
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DenseModel, DinoQPM
 from qpm_lib.runs.method_maps import MethodMaps
@@ -136,6 +137,20 @@ class Results:
         """
         self._check_made_by(self.path / "explanations" / "maps.json", "model", "08")
         return MethodMaps.load(self.path / "explanations")
+
+    def save_inspection(self, found: Inspection) -> None:
+        """Keep the clusters of the pictures of the snapshot, for the report."""
+        found.save(self.path / "clusters", made_by=stage_key(self.config, "model"))
+
+    def load_inspection(self) -> Inspection:
+        """What `save_inspection` kept.
+
+        Raises
+        ------
+        ValueError : when there are none, or they were made with other settings.
+        """
+        self._check_made_by(self.path / "clusters" / "clusters.json", "model", "09")
+        return Inspection.load(self.path / "clusters")
 
 
 def _is_measured(result: object) -> bool:

@@ -91,8 +91,9 @@ def test_a_cluster_of_one_class_alone_is_found():
     classes = np.repeat(np.arange(3), 5)
     labels = RNG.integers(0, 3, (15, 6, 6))
     labels[classes == 1, 5, :2] = 3
-    labels[0, 5, :2] = 3  # once elsewhere
+    labels[0, 5, 0] = 3  # once elsewhere
     found = exclusive_clusters(labels, classes)
+    assert exclusive_clusters(labels, classes, at_least=2).elsewhere[1] == 0
     assert found.cluster[1] == 3
     assert (found.present[1], found.elsewhere[1]) == (1.0, pytest.approx(0.2))
     assert found.lead.argmax() == 1
