@@ -141,6 +141,7 @@ class Controls(widgets.VBox):
         wide, narrow = widgets.Layout(width="auto"), widgets.Layout(width="10em")
         self.explained = widgets.Dropdown(options=_numbered(class_names), description="explain", layout=wide)
         self.method = widgets.Dropdown(options=["features"], description="map", layout=wide)
+        self.granularity = widgets.IntSlider(value=8, min=2, max=20, description="clusters")
         self.switches = [widgets.Checkbox(value=True, indent=False, layout=narrow) for _ in range(per_class)]
         self.bars = [widgets.HTML(layout=widgets.Layout(width="16em")) for _ in range(per_class)]
         self.total = widgets.HTML()
@@ -173,7 +174,7 @@ class Controls(widgets.VBox):
         )
         rows = [widgets.HBox(pair) for pair in zip(self.switches, self.bars, strict=True)]
         reasons = widgets.VBox(
-            [self.explained, self.method, *rows, self.total, self.opacity, self.threshold],
+            [self.explained, self.method, self.granularity, *rows, self.total, self.opacity, self.threshold],
             layout=widgets.Layout(width="370px"),
         )
         compare = widgets.VBox([self.other, self.comparison])

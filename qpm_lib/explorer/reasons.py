@@ -11,7 +11,7 @@ from qpm_lib.data import ImageDataset, load_scenes
 from qpm_lib.explain import METHODS
 from qpm_lib.explorer.callbacks import set_quietly, told
 from qpm_lib.explorer.controls import SIDE, read_upload
-from qpm_lib.explorer.other_maps import FEATURES, OtherMaps
+from qpm_lib.explorer.other_maps import CLUSTERS, FEATURES, OtherMaps
 from qpm_lib.explorer.picker import Picker
 from qpm_lib.explorer.words import bar_html, said, words_html
 from qpm_lib.features import FeatureStore
@@ -56,7 +56,7 @@ class Reasons(Picker):
         self.target = 0
         self._canvas: Canvas | None = None
         self._scenes = _scenes(dataset)
-        self._others = OtherMaps(model)
+        self._others = OtherMaps(model, dataset)
         super().__init__(model, dataset, store, can_redraw=self._scenes is not None)
         self.method.options = self._others.options
 
@@ -152,6 +152,11 @@ class Reasons(Picker):
         if self.method.value == FEATURES:
             on = [f for f, switch in zip(self.used(), self.switches, strict=False) if switch.value]
             return self._canvas.blend(on, **levels), [(self.names[f], place_in_words(self.seen.maps[f])) for f in on]
+        if self.method.value == CLUSTERS:
+            k = self.granularity.value
+            pixels, labels = self._others.segmented(self.seen.square, k, self.opacity.value)
+            here = len(np.unique(labels))
+            return pixels, [("none; the encoder sees", f"{here} of {k} clusters here")]
         canvas, heat = self._others.canvas(self.method.value, self.seen.square, self.target)
         title = (
             f"none; map of {METHODS[self.method.value].title} for {self.dataset.class_names[self.target]}, strongest"
@@ -160,6 +165,7 @@ class Reasons(Picker):
 
     @told
     def _blend(self, *_: Any) -> None:
+        self.granularity.layout.display = None if self.method.value == CLUSTERS else "none"
         pixels, places = self._drawn()
         if self.mark.value:
             pixels = framed(pixels, self.column.value, self.line.value, self.store.grid)

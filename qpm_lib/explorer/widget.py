@@ -41,6 +41,7 @@ class Explorer(Reasons):
             (self.without, self._redraw),
             (self.explained, self._explain),
             (self.method, self._blend),
+            (self.granularity, self._blend),
             (self.opacity, self._blend),
             (self.threshold, self._blend),
             (self.other, self._compare),

@@ -11,6 +11,7 @@ import numpy as np
 
 from qpm_lib.model import DinoQPM
 from qpm_lib.report.classes import class_page, classes_page
+from qpm_lib.report.clusters import clusters_page
 from qpm_lib.report.explorer_page import explorer_page
 from qpm_lib.report.features import feature_page, features_page
 from qpm_lib.report.index import chapter_title, index_page, maker_of
@@ -63,6 +64,7 @@ def _write(run: RunFolder, folder: Path, current: Collection[str]) -> None:
         pages = model_pages(view)
         links += [(file, pages[file].title) for file in ("explorer.html", "classes.html", "features.html")]
         links.append(("mistakes.html", "Mistakes"))
+        links += [("clusters.html", "Encoder")] if view.clusters else []
     for chapter in chain(run.config):
         body = _chapter_body(run, chapter, current, explorer=view is not None)
         pages[f"{chapter.name}.html"] = Page(chapter_title(chapter.name), body)
@@ -99,7 +101,11 @@ def _view(run: RunFolder, folder: Path, current: Collection[str]) -> ModelView |
     if maker_of("explanations/maps.json", run, current):
         with contextlib.suppress(ValueError):  # damaged: the chapter that makes them says so
             others = run.load_method_maps()
-    return ModelView(model, snapshot, folder, others=others)
+    clusters = None
+    if maker_of("clusters/clusters.json", run, current):
+        with contextlib.suppress(ValueError):
+            clusters = run.load_inspection()
+    return ModelView(model, snapshot, folder, others=others, clusters=clusters)
 
 
 def _agree(model: DinoQPM, snapshot: Snapshot) -> bool:
@@ -117,6 +123,8 @@ def model_pages(view: ModelView) -> dict[str, Page]:
         "features.html": features_page(view),
         "mistakes.html": mistakes_page(view),
     }
+    if view.clusters:
+        pages["clusters.html"] = clusters_page(view)
     pages |= {class_file(c): class_page(view, c) for c in range(len(view.class_names))}
     return pages | {feature_file(f): feature_page(view, f) for f in range(len(view.feature_names))}
 

@@ -3,6 +3,7 @@ without a kernel and without a network.
 """
 
 import base64
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ def explorer_page(view: ModelView) -> Page:
             "peaks": _short(snapshot.peaks[i]),
             "maps": _base64(snapshot.maps[i]),
             "others": [_base64(maps[i]) for maps in view.others.values()],
+            "clusters": _base64(view.clusters.labels[i]) if view.clusters else "",
         }
         for i in np.argsort(snapshot.rows).tolist()
     ]
@@ -35,10 +37,24 @@ def explorer_page(view: ModelView) -> Page:
         "constants": _short(view.constants),
         "grid": int(snapshot.maps.shape[-1]),
         "methods": [{"title": METHODS[name].title, "signed": METHODS[name].signed} for name in view.others],
+        "clusters": _clusters(view),
         "signs": [PALETTE[3], PALETTE[5]],
         "pictures": pictures,
     }
     return Page("Explorer", render("explorer.html", data=data))
+
+
+def _clusters(view: ModelView) -> dict[str, Any] | None:
+    """How the labels of pictures are read: the side of their grid, and for 2, 3, ... clusters the colour of each of the
+    finest.
+    """
+    if view.clusters is None:
+        return None
+    found, colours = view.clusters, []
+    for k in range(2, len(found.sizes) + 1):
+        own = found.colours(k)
+        colours.append([own[cluster] for cluster in found.cuts[k - 1].tolist()])
+    return {"grid": int(found.labels.shape[-1]), "colours": colours}
 
 
 def _base64(values: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from qpm_lib.data import read_image
+from qpm_lib.explain import Inspection
 from qpm_lib.model import DinoQPM
 from qpm_lib.plotting import Canvas, feature_colours, to_jpeg
 from qpm_lib.runs import MethodMaps, Snapshot
@@ -18,19 +19,30 @@ class ModelView:
     Parameters
     ----------
     snapshot : its answers, with `pictures/` already in `folder`. others : maps of explanation methods for its pictures.
+        clusters : what the encoder groups together in them.
 
     Attributes
     ----------
     weight (C, n), bias, constants (C,), used (C, n) : the class layer. alike : whether a class is a set of features,
         and nothing else.
-    others : by method, maps of the kept pictures; empty where there are none that fit.
+    others : by method, maps of the kept pictures; empty where there are none that fit. clusters : None likewise.
     truth, answer : (m,) classes of the kept pictures. right, total : (C,) test pictures answered rightly, and in all.
     """
 
-    def __init__(self, model: DinoQPM, snapshot: Snapshot, folder: Path, *, others: MethodMaps | None = None) -> None:
+    def __init__(
+        self,
+        model: DinoQPM,
+        snapshot: Snapshot,
+        folder: Path,
+        *,
+        others: MethodMaps | None = None,
+        clusters: Inspection | None = None,
+    ) -> None:
         self.model, self.snapshot, self.folder = model, snapshot, folder
         fits = others is not None and np.array_equal(others.rows, snapshot.rows)
         self.others = dict(others.maps) if fits else {}
+        known = clusters is not None and clusters.names == tuple(str(row) for row in snapshot.rows)
+        self.clusters = clusters if known else None
         self.weight, self.bias = model.class_weight.cpu().numpy(), model.head.bias.cpu().numpy()
         self.constants = model.head.constants.cpu().numpy()
         self.used, self.colours = self.weight != 0, feature_colours(self.weight)

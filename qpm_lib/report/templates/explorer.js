@@ -45,6 +45,9 @@
     };
     return (heats[`method ${m}`] ??= decoded());
   };
+  // Clusters of the encoder: a label for each patch among the finest ones, which share a colour where they are merged.
+  const CLUSTERS = -2;
+  const leaf = (p) => (p.leaves ??= Uint8Array.from(atob(p.clusters), (c) => c.charCodeAt(0)));
   const rgb = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
   const ink = (f) => rgb(data.colours[f]);
 
@@ -54,10 +57,30 @@
   };
   const on = () => [...at("bars").querySelectorAll("input:checked")].map((box) => Number(box.value));
 
+  const group = (p, context, opacity) => {
+    const k = Number(at("granularity").value), n = data.clusters.grid, labels = leaf(p);
+    const of = data.clusters.colours[k - 2], inks = of.map(rgb), pixels = context.createImageData(side, side);
+    for (let y = 0; y < side; y++) {
+      for (let x = 0; x < side; x++) {
+        pixels.data.set(inks[labels[Math.floor((y * n) / side) * n + Math.floor((x * n) / side)]], 4 * (y * side + x));
+        pixels.data[4 * (y * side + x) + 3] = 255 * 0.7 * opacity;
+      }
+    }
+    context.putImageData(pixels, 0, 0);
+    at("frame").classList.toggle("pale", opacity > 0);
+    at("granularity_value").textContent = k;
+    const here = new Set([...labels].map((l) => of[l])).size;
+    at("shown").textContent = `${here} of ${k} clusters of the encoder are in this picture; a colour means the same in all pictures. No class is involved.`;
+  };
+
   const blend = () => {
     const p = picture(), shown = on(), canvas = at("heat"), context = canvas.getContext("2d");
     const opacity = Number(at("opacity").value), threshold = Number(at("threshold").value);
-    const chosen = method(), elsewhere = chosen >= 0;
+    const chosen = method(), elsewhere = chosen >= 0, grouped = chosen === CLUSTERS;
+    at("granular").hidden = !grouped;
+    at("bars").querySelectorAll("input").forEach((box) => (box.disabled = elsewhere || grouped));
+    ["opacity", "threshold"].forEach((id) => (at(`${id}_value`).textContent = Number(at(id).value).toFixed(2)));
+    if (grouped) { group(p, context, opacity); return; }
     const top = elsewhere ? 1 : Math.max(...data.weight[target].map(([f]) => p.peaks[f]), 1e-12);
     const pixels = context.createImageData(side, side), signs = data.signs.map(rgb);
     const maps = elsewhere ? [other(p, chosen)] : shown.map((f) => heat(p, f)), inks = shown.map(ink);
@@ -74,12 +97,10 @@
     }
     context.putImageData(pixels, 0, 0);
     at("frame").classList.toggle("pale", (elsewhere || shown.length > 0) && opacity > 0);
-    at("bars").querySelectorAll("input").forEach((box) => (box.disabled = elsewhere));
     const sides = elsewhere && data.methods[chosen].signed ? " Orange speaks for it, blue against it." : "";
     at("shown").textContent = elsewhere
       ? `Map of ${data.methods[chosen].title} for the predicted class, ${data.classes[p.predicted]}.${sides}`
       : `Features shown: ${shown.map((f) => data.features[f]).join(", ") || "none"}.`;
-    ["opacity", "threshold"].forEach((id) => (at(`${id}_value`).textContent = Number(at(id).value).toFixed(2)));
   };
 
   const compare = () => {
@@ -200,9 +221,12 @@
   at("surprise").addEventListener("click", () => show(Math.floor(Math.random() * found.length)));
   at("explained").addEventListener("change", (event) => { target = Number(event.target.value); explain(); });
   at("other").addEventListener("change", compare);
-  at("methods").hidden = !data.methods.length;
+  at("methods").hidden = !data.methods.length && !data.clusters;
+  if (data.clusters) at("granularity").max = data.clusters.colours.length + 1;
   data.methods.forEach(({ title }, m) => at("method").append(text("option", title, { value: m })));
+  if (data.clusters) at("method").append(text("option", "clusters of the encoder", { value: CLUSTERS }));
   at("method").addEventListener("change", blend);
+  at("granularity").addEventListener("input", blend);
   ["opacity", "threshold"].forEach((id) => at(id).addEventListener("input", blend));
   ["column", "row"].forEach((id) => at(id).addEventListener("input", () => { patch = true; look(); }));
   at("frame").addEventListener("click", (event) => {
