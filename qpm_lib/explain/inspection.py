@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -145,7 +145,7 @@ def patch_panel(image: Image.Image, row: int, column: int, grid: int, *, side: i
 
 
 def _remember(
-    kept: list[tuple[float, int, int, int]], far: torch.Tensor, own: Int[np.ndarray, "b g g"], start: int
+    kept: list[tuple[float, int, int, int]], far: torch.Tensor, own: Bool[np.ndarray, "b g g"], start: int
 ) -> None:
     """Keep the nearest patches so far, one from each picture."""
     far = np.where(own, far.numpy(), np.inf)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from scipy.ndimage import label
 from scipy.optimize import linear_sum_assignment
 
@@ -46,7 +46,7 @@ def localised(
     return (region_iou(np.stack([_largest(one) for one in found]), truth) >= at_least).astype(float)
 
 
-def part_agreement(labels: Int[np.ndarray, "*any"], parts: Int[np.ndarray, "*any"]) -> Agreement:
+def part_agreement(labels: Integer[np.ndarray, "*any"], parts: Integer[np.ndarray, "*any"]) -> Agreement:
     """Compare clusters with known parts, over all patches of all pictures together.
 
     Raises
@@ -73,7 +73,7 @@ def part_agreement(labels: Int[np.ndarray, "*any"], parts: Int[np.ndarray, "*any
     )
 
 
-def stability(runs: Sequence[Int[np.ndarray, "*any"]]) -> float:
+def stability(runs: Sequence[Integer[np.ndarray, "*any"]]) -> float:
     """Mean adjusted Rand index over pairs of segmentations of the same pictures, such as those of several seeds.
 
     Raises
@@ -97,7 +97,7 @@ class Exclusive(NamedTuple):
     elsewhere : (C,) the same share in the class that shows it most often otherwise. lead : (C,) the difference.
     """
 
-    cluster: Int[np.ndarray, "classes"]
+    cluster: Integer[np.ndarray, "classes"]
     present: Float[np.ndarray, "classes"]
     elsewhere: Float[np.ndarray, "classes"]
 
@@ -108,7 +108,7 @@ class Exclusive(NamedTuple):
 
 
 def exclusive_clusters(
-    labels: Int[np.ndarray, "batch g g"], classes: Int[np.ndarray, "batch"], *, at_least: int = 1
+    labels: Integer[np.ndarray, "batch g g"], classes: Integer[np.ndarray, "batch"], *, at_least: int = 1
 ) -> Exclusive:
     """Which cluster is shown by one class alone? Class names of the pictures are used, no classifier.
 
@@ -130,7 +130,7 @@ def exclusive_clusters(
 
 
 def features_in_clusters(
-    maps: Float[np.ndarray, "batch n g g"], labels: Int[np.ndarray, "batch g g"], k: int
+    maps: Float[np.ndarray, "batch n g g"], labels: Integer[np.ndarray, "batch g g"], k: int
 ) -> Float[np.ndarray, "n k"]:
     """Share of what each feature answers to that lies in each cluster; rows add up to 1, or are 0 for features that
     never answer. Maps are not negative.
@@ -140,7 +140,7 @@ def features_in_clusters(
     return total / np.maximum(total.sum(1, keepdims=True), np.finfo(float).tiny)
 
 
-def cluster_shares(labels: Int[np.ndarray, "batch g g"], k: int) -> Float[np.ndarray, "batch k"]:
+def cluster_shares(labels: Integer[np.ndarray, "batch g g"], k: int) -> Float[np.ndarray, "batch k"]:
     """How much of each picture each cluster covers: a description of the picture in k numbers."""
     return (labels[..., None] == np.arange(k)).mean((1, 2))
 

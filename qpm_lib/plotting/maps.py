@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Integer, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from torch import Tensor
@@ -80,7 +80,7 @@ def combined_overlay(
 
 
 def label_overlay(
-    image: Image, labels: Int[np.ndarray, "rows columns"], colours: Sequence[str]
+    image: Image, labels: Integer[np.ndarray, "rows columns"], colours: Sequence[str]
 ) -> Float[np.ndarray, "h w 3"]:
     """A segmentation over its picture in pale grey, with a white line between clusters; labels of any size, for
     example of patches, are enlarged without smoothing.

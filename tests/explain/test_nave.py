@@ -88,7 +88,7 @@ def test_tokens_of_high_norm_are_found(small, noise, monkeypatch):
 
 @pytest.mark.parametrize("name", ["toy", "dinov2_vits14_reg", "dinov3_vits16", "resnet50"])
 def test_every_backbone_is_read(name, small, noise):
-    nave = NAVE(small(name), k=2)
+    nave = NAVE(small(name), k=2, taps=(3 / 4, 1))
     found = nave.describe(noise)
     assert found.tokens.shape[:2] == (len(noise), nave.grid**2)
     labels = nave(noise)

@@ -448,3 +448,27 @@ def test_a_method_that_fails_says_so_and_the_explorer_lives_on(explorer, monkeyp
         assert "no memory for gradients" in explorer.message.value
     explorer.method.value = "features"
     assert explorer.message.value == ""
+
+
+def test_clusters_of_the_encoder_and_their_number(explorer):
+    """No class is involved; a slider merges what was clustered once."""
+    assert explorer.granularity.layout.display == "none"
+    explorer.method.value = "clusters"
+    assert explorer.granularity.layout.display is None
+    assert "of 8 clusters here" in explorer.words.value
+    seen = {}
+    for k in (2, 8, 20):
+        explorer.granularity.value = k
+        seen[k] = shown(explorer.picture)
+        assert f"of {k} clusters here" in explorer.words.value
+    assert np.abs(seen[2] - seen[20]).mean() > 3
+    explorer.explained.value = (explorer.target + 1) % 4
+    assert np.abs(shown(explorer.picture) - seen[20]).max() < 5
+    fitted = explorer._others._clusters
+    explorer.surprise.click()
+    assert explorer._others._clusters is fitted
+    explorer.opacity.value = 0
+    np.testing.assert_allclose(shown(explorer.picture), np.asarray(explorer.seen.square.resize((448, 448), 2)), atol=40)
+    explorer.opacity.value = 0.8
+    explorer.method.value = "features"
+    assert explorer.granularity.layout.display == "none"

@@ -408,3 +408,25 @@ def test_one_class_is_enough(untrained, toy, tmp_path):
     assert "3 of 3" in made["class_000.html"].body
     assert "None: all 3" in made["mistakes.html"].body
     assert made["explorer.html"].title == "Explorer"
+
+
+def test_clusters_of_the_encoder_have_a_page_and_a_slider(model, taken, backbone, toy, tmp_path):
+    from qpm_lib.explain.inspection import inspect_pictures
+    from qpm_lib.explain.nave import NAVE
+
+    shutil.copytree(taken[1] / "pictures", tmp_path / "pictures")
+    rows = taken[0].rows.tolist()
+    images = [toy.image(row) for row in rows]
+    found = inspect_pictures(NAVE(backbone).fit(images, finest=12), images, [str(row) for row in rows])
+    pages = model_pages(ModelView(model, taken[0], tmp_path, clusters=found))
+    body = pages["clusters.html"].body
+    for source in re.findall(r'src="([^"]+)"', body):
+        assert (tmp_path / source).exists()
+        with Image.open(tmp_path / source) as picture:
+            assert np.asarray(picture).std() > 5
+    assert body.count("<tr>") == 11
+    data = json.loads(re.search(r'id="data">(.*?)</script>', pages["explorer.html"].body, re.DOTALL)[1])
+    assert data["clusters"]["grid"] == 16
+    assert [len(set(colours)) for colours in data["clusters"]["colours"]] == list(range(2, 13))
+    strange = replace(found, names=("1", *found.names[1:-1], "-5"))
+    assert "clusters.html" not in model_pages(ModelView(model, taken[0], tmp_path, clusters=strange))

@@ -1,0 +1,98 @@
+"""`qpm inspect`: sheets, numbers, a watermark in one class, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qpm_lib.cli import main
+from qpm_lib.data.toy.scenes import write_toybirds
+from qpm_lib.explain.inspection import Inspection
+
+
+def shows(path):
+    with Image.open(path) as figure:
+        return np.asarray(figure.convert("L")).std() > 10
+
+
+@pytest.fixture
+def mixed(tmp_path, toy):
+    below = tmp_path / "pictures"
+    below.mkdir()
+    for row in range(3):
+        toy.image(row).resize((100 + 30 * row, 90)).save(below / f"{row}.png")
+    (below / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    return below
+
+
+def test_any_folder_of_pictures(mixed, tmp_path, capsys):
+    out = tmp_path / "inside"
+    assert main(["inspect", str(mixed), "--k", "4", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "broken.jpg" in printed.err
+    assert "tokens of high norm: 0.00 %" in printed.out
+    told = json.loads((out / "inspection.json").read_text())
+    assert (told["k"], told["backbone"], len(told["pictures"]), len(told["skipped"])) == (4, "toy", 3, 1)
+    assert [row["share"] for row in told["clusters"]] == sorted(
+        (row["share"] for row in told["clusters"]), reverse=True
+    )
+    assert any(row["object"] for row in told["clusters"])
+    assert shows(out / "pictures.png")
+    assert shows(out / "clusters.png")
+    assert not (out / "of_one_class.png").exists()
+    found = Inspection.load(out)
+    assert found.labels.shape == (3, 16, 16)
+
+
+def test_a_watermark_is_found_in_a_folder_of_classes(tmp_path, capsys):
+    write_toybirds(tmp_path / "birds", n_species=4, train_per_class=10, test_per_class=1, marked=2)
+    out = tmp_path / "inside"
+    assert main(["inspect", str(tmp_path / "birds" / "images"), "--out", str(out)]) == 0
+    best = json.loads((out / "inspection.json").read_text())["classes"][0]
+    assert best["class"].startswith("003.")
+    assert best["present"] > 0.9
+    assert best["lead"] > 0.4
+    assert "most of one class alone: 003." in capsys.readouterr().out
+    assert shows(out / "of_one_class.png")
+
+
+def test_one_picture(mixed, tmp_path):
+    assert main(["inspect", str(mixed / "0.png"), "--out", str(tmp_path / "one")]) == 0
+    assert Inspection.load(tmp_path / "one").names == (str(mixed / "0.png"),)
+
+
+def test_a_lot_of_pictures_is_drawn_by_seed(mixed, tmp_path):
+    names = []
+    for folder, seed in (("a", 1), ("b", 1)):
+        main(["inspect", str(mixed), "--pictures", "2", "--seed", str(seed), "--out", str(tmp_path / folder)])
+        names.append(json.loads((tmp_path / folder / "inspection.json").read_text())["pictures"])
+    assert names[0] == names[1]
+    assert len(names[0]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--k", "1"], "--k (=1) must be from 2 to 20"),
+        (["--k", "21"], "--k (=21) must be from 2 to 20"),
+        (["--pictures", "0"], "--pictures (=0) must be at least 1"),
+        (["--batch-size", "0"], "--batch-size (=0) must be at least 1"),
+        (["--seed", "-1"], "--seed (=-1) must not be negative"),
+        (["--backbone", "nothing"], "unknown backbone 'nothing'"),
+    ],
+)
+def test_bad_options_are_refused(options, said, mixed, tmp_path, capsys):
+    assert main(["inspect", str(mixed), *options, "--out", str(tmp_path / "out")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_places_are_refused(mixed, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main(["inspect", str(mixed), "--out", str(tmp_path / "file" / "deeper")]) == 1
+    assert "cannot be made" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+    assert main(["inspect", str(mixed / "broken.jpg"), "--out", str(tmp_path / "out")]) == 1
+    assert "none of 1 pictures can be read" in capsys.readouterr().err
