@@ -59,7 +59,7 @@ def _screenshot(page: Path, row: int, to: Path) -> bool:
 
 
 def _of_the_model(run: RunFolder, out: Path) -> Iterator[Exhibit]:
-    """Figures of chapters 5 and 8, and what four features answer to."""
+    """Figures of chapters 5, 8 and 9, and what four features answer to."""
     for name, title, words in (
         (
             "05_explanation",
@@ -76,6 +76,16 @@ def _of_the_model(run: RunFolder, out: Path) -> Iterator[Exhibit]:
             "08_methods",
             "Explanation methods side by side",
             "One picture and one class: where several methods see evidence for it (orange) and against it (blue).",
+        ),
+        (
+            "09_segmentations",
+            "What the encoder groups together",
+            "Pictures beside their segmentation into clusters of activations, which mean the same in all of them.",
+        ),
+        (
+            "09_suspect",
+            "A watermark, found before any classifier is trained",
+            "Patches of the cluster that one class alone shows: a colour chart that was laid into its pictures.",
         ),
     ):
         if (source := run.path / "figures" / f"{name}.png").exists():
