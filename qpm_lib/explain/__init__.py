@@ -5,11 +5,12 @@ from qpm_lib.explain.attn_lrp import AttnLRP
 from qpm_lib.explain.base import ExplanationMethod, Method
 from qpm_lib.explain.cdam import CDAM, IntegratedCDAM, SmoothCDAM
 from qpm_lib.explain.clusters import Axes, Clusters
+from qpm_lib.explain.descriptors import Described
 from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
 from qpm_lib.explain.inspection import Inspection, inspect_pictures, patch_panel
 from qpm_lib.explain.inspection_figures import cluster_sheet, contact_sheet, marked_sheet
 from qpm_lib.explain.intrinsic import ClassActivationMap, Comparison, IntrinsicExplanation, compare_classes
-from qpm_lib.explain.nave import NAVE, Described, SharedClusters
+from qpm_lib.explain.nave import NAVE, SharedClusters
 from qpm_lib.explain.perturbation import RISE, TokenAblation
 from qpm_lib.explain.pictures import ExplainedPicture, explain_files, map_figure, map_panels
 from qpm_lib.explain.pixels import sharpen

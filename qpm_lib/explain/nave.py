@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,31 +16,13 @@ from qpm_lib.backbones import FrozenBackbone, tapped
 from qpm_lib.core import progress
 from qpm_lib.data import to_rgb
 from qpm_lib.explain.clusters import Axes, Clusters, count_distinct
+from qpm_lib.explain.descriptors import Described, descriptors
 
 log = logging.getLogger(__name__)
 
 FINEST = 20
-ARTEFACT = 4.0  # tokens with this many times the median norm
 _WIDEST = 32
 _SAMPLE = 64
-
-
-class Described(NamedTuple):
-    """Activations of B pictures at several depths, patch by patch.
-
-    Attributes
-    ----------
-    tokens : (B, P, D) descriptors. artefacts : (B, P), patches of a transformer whose norm at the deepest tap is more
-        than four times the median: such tokens hold something about the whole picture, not their place (Darcet et al.
-        2024).
-    """
-
-    tokens: Float[Tensor, "batch patches dim"]
-    artefacts: Bool[Tensor, "batch patches"]
-
-    def unusual(self) -> "Described":
-        """What is not usual at its place: tokens less the mean of all pictures there, which holds the place itself."""
-        return Described(self.tokens - self.tokens.mean(0, keepdim=True), self.artefacts)
 
 
 class NAVE:
@@ -103,7 +85,10 @@ class NAVE:
         """Each picture on its own: labels 0 to k - 1, the largest cluster first. Pictures with fewer than k different
         tokens get fewer clusters.
         """
-        labels = [self._alone(tokens) for part in self._parts(images, "clusters") for tokens in part.tokens]
+        labels: list[Tensor] = []
+        for part in self._parts(images, "clusters"):
+            with threadpool_limits(1):  # more threads only wait for each other on so few tokens
+                labels += [self._alone(tokens) for tokens in part.tokens]
         few = sum(int(one.max()) + 1 < self.k for one in labels)
         if few:
             log.warning("%d of %d pictures have fewer than %d different tokens", few, len(labels), self.k)
@@ -156,7 +141,7 @@ class NAVE:
 
     def _sample(self, images: "Sequence[Image.Image] | Described") -> Float[Tensor, "rows dim"]:
         """Descriptors of some pictures, so that the rest need not be held in memory."""
-        count = len(images.tokens) if isinstance(images, Described) else len(images)
+        count = len(images.tokens if isinstance(images, Described) else images)
         some = np.random.default_rng(self.seed).choice(count, min(count, _SAMPLE), replace=False)
         if isinstance(images, Described):
             return images.tokens[torch.from_numpy(some)].flatten(0, 1)
@@ -180,7 +165,7 @@ class NAVE:
         pixels = backbone.preprocess([to_rgb(image) for image in images])
         with tapped(backbone, *names) as found:
             backbone(pixels)
-        return _descriptors(backbone, [found[name].float() for name in names], self.grid)
+        return descriptors(backbone, [found[name].float() for name in names], self.grid)
 
 
 @dataclass(frozen=True)
@@ -231,20 +216,3 @@ class SharedClusters:
     def _each(self, images: "Sequence[Image.Image] | Described", read: Callable[[Tensor], Tensor]) -> Tensor:
         parts = [read(self.axes(part.tokens)).cpu() for part in self.nave._parts(images, "clusters")]
         return self.nave.laid_out(torch.cat(parts))
-
-
-def _descriptors(backbone: FrozenBackbone, taps: list[Tensor], side: int) -> Described:
-    if not all(bool(tap.isfinite().all()) for tap in taps):
-        raise ValueError(f"activations of backbone {backbone.name} are not finite: check its weights")
-    if backbone.is_transformer:
-        taps = [tap[:, backbone.n_prefix :] for tap in taps]
-        norms = taps[-1].norm(dim=-1)
-        artefacts = norms > ARTEFACT * norms.median(1, keepdim=True).values
-        unit = [F.normalize(tap, dim=-1) / len(taps) ** 0.5 for tap in taps]
-        return Described(torch.cat(unit, -1), artefacts)
-    size = (side, side)
-    scaled = [F.interpolate(tap, size, mode="bilinear", antialias=True) for tap in taps]
-    flat = torch.cat(scaled, 1).flatten(2).transpose(1, 2)
-    spread = flat.std(1, keepdim=True, correction=0)
-    flat = (flat - flat.mean(1, keepdim=True)) / spread.where(spread > 1e-6, torch.ones_like(spread))
-    return Described(flat, torch.zeros(flat.shape[:2], dtype=torch.bool, device=flat.device))

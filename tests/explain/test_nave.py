@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from qpm_lib.backbones.frozen import random_backbone
-from qpm_lib.explain.nave import NAVE, Described
+from qpm_lib.explain.descriptors import Described
+from qpm_lib.explain.nave import NAVE
 from qpm_lib.explain.pixels import sharpen
 
 
