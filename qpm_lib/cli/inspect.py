@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", metavar="NAME", help="see qpm backbones (default: that of the run, or toy)")
     parser.add_argument("--weights", metavar="FILE", help="weights of the backbone, where they cannot be downloaded")
     parser.add_argument("--seed", type=int, default=0, help="of the lot and of the clusters (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    parser.add_argument("--device", help="auto, cpu, cuda (default: that of the run, or auto)")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where figures and numbers go")
 
@@ -59,6 +59,9 @@ def execute(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{option.replace('_', '-')} (={getattr(arguments, option)}) must be at least 1")
     if arguments.seed < 0:
         raise ValueError(f"--seed (={arguments.seed}) must not be negative")
+    below = [arguments.out.resolve(), *arguments.out.resolve().parents]
+    if inside := [str(path) for path in arguments.source if path.is_dir() and path.resolve() in below]:
+        raise ValueError(f"--out {arguments.out} lies in {inside[0]}, which is looked at: name another folder")
     images, names, classes, skipped, backbone = _source(arguments)
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -75,37 +78,36 @@ def execute(arguments: argparse.Namespace) -> int:
     found = inspect_pictures(shared, images, names)
     own, figure = _of_one_class(nave, images, classes) if len(set(classes)) > 1 else ([], None)
     _write(arguments, nave, found, images, own, skipped)
+    path = arguments.out / "of_one_class.png"
+    path.unlink(missing_ok=True)
     if figure is not None:
-        path = arguments.out / "of_one_class.png"
         write_atomically(path, lambda place: figure.savefig(place, dpi=110, bbox_inches="tight", format="png"))
     return 0
 
 
 def _source(arguments: argparse.Namespace) -> tuple[Any, list[str], list[str], list[str], Any]:
     """Pictures, their names, their classes where they have any, what could not be read, and the backbone."""
+    from dataclasses import replace
+
     import numpy as np
 
     import qpm_lib
-    from qpm_lib.core import choose_device
+    from qpm_lib.core import choose_device, config_from_dict, read_json
     from qpm_lib.data import UnreadableError, read_image
     from qpm_lib.model import find_pictures
+    from qpm_lib.runs import RunFolder
 
     def by_lot(count: int) -> list[int]:
         rng = np.random.default_rng(arguments.seed)
         return sorted(rng.choice(count, min(count, arguments.pictures), replace=False).tolist())
 
-    options = {"weights": arguments.weights, "device": choose_device(arguments.device)}
     first = arguments.source[0]
     if len(arguments.source) == 1 and (first / "config.json").is_file():
-        run = qpm_lib.open_run(first)
+        config = config_from_dict(read_json(first / "config.json"))
+        run = RunFolder(first.resolve(), replace(config, **_encoder(arguments, config)))
         dataset = run.dataset()
         chosen = dataset.train_rows[by_lot(len(dataset.train_rows))].tolist()
-        changed = arguments.backbone or arguments.weights
-        backbone = (
-            qpm_lib.load_backbone(arguments.backbone or run.config.backbone.name, **options)
-            if changed
-            else run.backbone()
-        )
+        backbone = run.backbone()
         classes = [dataset.class_names[c] for c in dataset.labels[chosen]]
         return _Pictures(dataset.image, chosen), [dataset.files[row] for row in chosen], classes, [], backbone
     if missing := [str(path) for path in arguments.source if not path.exists()]:
@@ -119,9 +121,24 @@ def _source(arguments: argparse.Namespace) -> tuple[Any, list[str], list[str], l
             skipped.append(f"{files[number]}: {error.reason}")
     if not readable:
         raise ValueError(f"none of {len(skipped)} pictures can be read: {skipped[0]}")
+    options = {"weights": arguments.weights, "device": choose_device(arguments.device or "auto")}
     backbone = qpm_lib.load_backbone(arguments.backbone or "toy", **options)
     folders = [path.parent.name for path in readable]
     return _Pictures(read_image, readable), [str(path) for path in readable], folders, skipped, backbone
+
+
+def _encoder(arguments: argparse.Namespace, config: Any) -> dict[str, Any]:
+    """What of a run's settings is changed for another backbone, other weights or another device."""
+    from dataclasses import replace
+
+    encoder, changed = config.backbone, {}
+    if arguments.backbone and arguments.backbone != encoder.name:
+        encoder = replace(encoder, name=arguments.backbone, weights="", image_size=0, depth=0)
+    if arguments.weights:
+        encoder = replace(encoder, weights=arguments.weights)
+    if arguments.device:
+        changed["device"] = arguments.device
+    return {"backbone": encoder, **changed}
 
 
 def _of_one_class(nave: Any, images: Any, classes: Sequence[str]) -> tuple[list[dict[str, Any]], Any]:
@@ -134,12 +151,12 @@ def _of_one_class(nave: Any, images: Any, classes: Sequence[str]) -> tuple[list[
     from qpm_lib.metrics import exclusive_clusters
 
     names, numbers = np.unique(np.array(classes), return_inverse=True)
-    finest = min(150, len(images) * nave.grid**2 // 20)
-    early = NAVE(nave.backbone, taps=(1 / len(nave.backbone.blocks),), seed=nave.seed, batch_size=nave.batch_size)
     few = int(np.bincount(numbers).min())
     if few < _ENOUGH:
         show(f"no search for clusters of one class: some class has {few} pictures here, and {_ENOUGH} are needed")
         return [], None
+    finest = min(150, len(images) * nave.grid**2 // 20)
+    early = NAVE(nave.backbone, taps=(1 / len(nave.backbone.blocks),), seed=nave.seed, batch_size=nave.batch_size)
     unusual = early.describe(images).unusual()
     labels = early.fit(unusual, finest=finest).transform(unusual, finest).numpy()
     own = exclusive_clusters(labels, numbers)

@@ -4,7 +4,7 @@ from qpm_lib.explain.attention import AttentionMap, LeGrad, RelevancePropagation
 from qpm_lib.explain.attn_lrp import AttnLRP
 from qpm_lib.explain.base import ExplanationMethod, Method
 from qpm_lib.explain.cdam import CDAM, IntegratedCDAM, SmoothCDAM
-from qpm_lib.explain.clusters import Axes, Clusters
+from qpm_lib.explain.clusters import Axes, Clusters, lloyd
 from qpm_lib.explain.descriptors import Described
 from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
 from qpm_lib.explain.inspection import Inspection, inspect_pictures, patch_panel
@@ -56,6 +56,7 @@ __all__ = [
     "contact_sheet",
     "explain_files",
     "inspect_pictures",
+    "lloyd",
     "make",
     "map_figure",
     "map_panels",

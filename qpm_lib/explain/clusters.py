@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import cut_tree, linkage
 from torch import Tensor
 
-FINEST = 20
+FINEST = 20  # clusters that are made, where nobody asks for more
 _MANY = 200_000  # rows from which on k-means sees them in small batches
 
 

@@ -59,11 +59,17 @@ class Inspection:
         return [own[inside[0]] for inside in self.members(k)]
 
     def examples(self, k: int) -> list[list[tuple[int, int, int]]]:
-        """Typical patches (picture, row, column) of each of k clusters, taken in turn from those it is made of."""
+        """Typical patches (picture, row, column) of each of k clusters, one from each picture, taken in turn from those
+        it is made of.
+        """
         found = []
         for inside in self.members(k):
             turns = [self.typical[leaf, turn].tolist() for turn in range(self.typical.shape[1]) for leaf in inside]
-            found.append([tuple(place) for place in turns if place[0] >= 0][: self.typical.shape[1]])
+            first: dict[int, tuple[int, int, int]] = {}
+            for picture, row, column in turns:
+                if picture >= 0:
+                    first.setdefault(picture, (picture, row, column))
+            found.append(list(first.values())[: self.typical.shape[1]])
         return found
 
     def _of(self, k: int) -> UInt8[np.ndarray, "clusters"]:
@@ -107,8 +113,14 @@ _ARRAYS = ("labels", "cuts", "sizes", "border", "is_object", "typical", "artefac
 def inspect_pictures(shared: SharedClusters, images: Sequence[Image.Image], names: Sequence[str]) -> Inspection:
     """Segment pictures with clusters that were fitted on them or on others; `images` may read each when it is asked
     for.
+
+    Raises
+    ------
+    ValueError : for more than 256 clusters.
     """
     finest, size = len(shared.clusters.sizes), shared.nave.batch_size
+    if finest > 256:
+        raise ValueError(f"{finest} clusters do not fit into a byte: fit at most 256 to be kept")
     labels, artefacts = [], []
     nearest: list[list[tuple[float, int, int, int]]] = [[] for _ in range(finest)]
     for start in progress(range(0, len(images), size), "pictures"):

@@ -15,12 +15,11 @@ from torch.nn import functional as F
 from qpm_lib.backbones import FrozenBackbone, tapped
 from qpm_lib.core import progress
 from qpm_lib.data import to_rgb
-from qpm_lib.explain.clusters import Axes, Clusters, count_distinct
+from qpm_lib.explain.clusters import FINEST, Axes, Clusters, count_distinct
 from qpm_lib.explain.descriptors import Described, descriptors
 
 log = logging.getLogger(__name__)
 
-FINEST = 20
 _WIDEST = 32
 _SAMPLE = 64
 
@@ -98,21 +97,21 @@ class NAVE:
         self,
         images: "Sequence[Image.Image] | Described",
         *,
-        finest: int = FINEST,
+        finest: int | None = None,
         within: Bool[Tensor, "batch g g"] | None = None,
     ) -> "SharedClusters":
         """Clusters of many pictures together, so that the same number means the same thing in all of them.
 
         Parameters
         ----------
-        finest : K, clusters that k-means makes; any smaller number comes from merging them.
+        finest : K, clusters that k-means makes, 20 or k if that is more; any smaller number comes from merging them.
         within : cluster only the patches that are marked, such as those of the object.
 
         Raises
         ------
         ValueError : for no pictures, nothing marked, or more clusters than different tokens.
         """
-        axes = Axes.fit(self._sample(images))
+        finest, axes = finest or max(FINEST, self.k), Axes.fit(self._sample(images))
         rows, kept, ring = [], [], F.pad(torch.zeros((self.grid - 2,) * 2), (1,) * 4, value=1.0).flatten()
         for part in self._parts(images, "activations"):
             rows.append(axes(part.tokens))
@@ -144,8 +143,9 @@ class NAVE:
         count = len(images.tokens if isinstance(images, Described) else images)
         some = np.random.default_rng(self.seed).choice(count, min(count, _SAMPLE), replace=False)
         if isinstance(images, Described):
-            return images.tokens[torch.from_numpy(some)].flatten(0, 1)
-        return torch.cat([part.tokens for part in self._parts([images[i] for i in some], "axes")]).flatten(0, 1)
+            return images.tokens[torch.from_numpy(some)][~images.artefacts[torch.from_numpy(some)]]
+        parts = self._parts([images[i] for i in some], "axes")
+        return torch.cat([part.tokens[~part.artefacts] for part in parts])
 
     def _parts(self, images: "Sequence[Image.Image] | Described", title: str) -> Iterator[Described]:
         """Descriptors, some pictures at a time."""

@@ -15,7 +15,6 @@ from qpm_lib.plotting import PALETTE, Canvas, cluster_colours, label_overlay
 
 FEATURES = "features"  # the explanation of the model itself, feature by feature
 CLUSTERS = "clusters"  # what the encoder groups together, without any class
-FINEST = 20
 _FITTED_ON = 64
 
 
@@ -55,10 +54,11 @@ class OtherMaps:
             rows = self._dataset.train_rows
             some = rows[np.linspace(0, len(rows) - 1, min(_FITTED_ON, len(rows))).astype(int)]
             self._clusters = NAVE(self._target.backbone).fit([self._dataset.image(int(row)) for row in some])
+        finest = len(self._clusters.clusters.sizes)
         if self._leaves is None:
-            self._leaves = self._clusters.transform([square], FINEST)[0].numpy()
+            self._leaves = self._clusters.transform([square], finest)[0].numpy()
         of = self._clusters.clusters.cut(k)
-        own = cluster_colours(FINEST)
+        own = cluster_colours(finest)
         colours = [own[int(np.flatnonzero(of == cluster)[0])] for cluster in range(k)]
         plain = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
         drawn = 255 * label_overlay(plain, of[self._leaves], colours)

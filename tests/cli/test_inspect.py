@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from qpm_lib.cli import main
+from qpm_lib.core.profiles import load_profile
 from qpm_lib.data.toy.scenes import write_toybirds
 from qpm_lib.explain.inspection import Inspection
+from qpm_lib.runs.folder import RunFolder
 
 
 def shows(path):
@@ -57,6 +59,22 @@ def test_a_watermark_is_found_in_a_folder_of_classes(tmp_path, capsys):
     assert shows(out / "of_one_class.png")
 
 
+def test_the_pictures_of_a_run(tmp_path, capsys):
+    run = RunFolder.create(
+        tmp_path / "run", load_profile("smoke", **{"data.train_per_class": 2, "data.test_per_class": 1})
+    )
+    before = (run.path / "config.json").read_bytes()
+    assert main(["inspect", str(run.path), "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    assert len(Inspection.load(tmp_path / "out").names) == 12
+    assert (
+        "no search for clusters of one class: some class has 2 pictures here, and 8 are needed"
+        in capsys.readouterr().out
+    )
+    assert (run.path / "config.json").read_bytes() == before
+    assert main(["inspect", str(run.path), "--out", str(run.path / "clusters")]) == 1
+    assert "lies in" in capsys.readouterr().err
+
+
 def test_one_picture(mixed, tmp_path):
     assert main(["inspect", str(mixed / "0.png"), "--out", str(tmp_path / "one")]) == 0
     assert Inspection.load(tmp_path / "one").names == (str(mixed / "0.png"),)
@@ -92,6 +110,9 @@ def test_bad_places_are_refused(mixed, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert main(["inspect", str(mixed), "--out", str(tmp_path / "file" / "deeper")]) == 1
     assert "cannot be made" in capsys.readouterr().err
+    assert main(["inspect", str(mixed), "--out", str(mixed / "deeper")]) == 1
+    assert "lies in" in capsys.readouterr().err
+    assert not (mixed / "deeper").exists()
     assert main(["inspect", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
     assert "does not exist" in capsys.readouterr().err
     assert main(["inspect", str(mixed / "broken.jpg"), "--out", str(tmp_path / "out")]) == 1

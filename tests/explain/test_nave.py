@@ -188,6 +188,17 @@ def test_a_segmentation_is_drawn_along_the_edges_of_the_picture():
     assert wrong < 0.5 * wrong_blocks
 
 
+def test_clusters_keep_their_numbers_where_some_are_nowhere_sure():
+    pixels = np.zeros((30, 90, 3), np.uint8)
+    pixels[:, 30:60], pixels[:, 60:] = 120, 240
+    distances = torch.full((3, 9, 5), 1.0)
+    for third, cluster in enumerate((0, 2, 4)):
+        distances[:, 3 * third : 3 * third + 3, cluster] = 0.1
+    found = sharpen(distances, Image.fromarray(pixels))
+    assert [int(np.bincount(found[:, x : x + 30].ravel()).argmax()) for x in (0, 30, 60)] == [0, 2, 4]
+    assert set(np.unique(found)) == {0, 2, 4}
+
+
 def test_one_cluster_covers_the_whole_picture():
     assert (sharpen(torch.ones(4, 4, 1), Image.new("RGB", (16, 16))) == 0).all()
 
