@@ -189,9 +189,9 @@ def test_a_segmentation_is_drawn_along_the_edges_of_the_picture():
 
 
 def test_clusters_keep_their_numbers_where_some_are_nowhere_sure():
-    pixels = np.zeros((30, 90, 3), np.uint8)
+    pixels = np.zeros((90, 90, 3), np.uint8)
     pixels[:, 30:60], pixels[:, 60:] = 120, 240
-    distances = torch.full((3, 9, 5), 1.0)
+    distances = torch.full((9, 9, 5), 1.0)
     for third, cluster in enumerate((0, 2, 4)):
         distances[:, 3 * third : 3 * third + 3, cluster] = 0.1
     found = sharpen(distances, Image.fromarray(pixels))
