@@ -161,7 +161,7 @@ def _of_one_class(nave: Any, images: Any, classes: Sequence[str]) -> tuple[list[
     labels = early.fit(unusual, finest=finest).transform(unusual, finest).numpy()
     own = exclusive_clusters(labels, numbers)
     rows = zip(names.tolist(), own.present.tolist(), own.elsewhere.tolist(), own.lead.tolist(), strict=True)
-    made = [{"class": name, "present": a, "elsewhere": b, "lead": c} for name, a, b, c in rows]
+    made = [{"class": name, "present": a, "elsewhere": b, "lead": c, "by_lot": own.chance} for name, a, b, c in rows]
     first = int(own.lead.argmax())
     shown = np.flatnonzero(numbers == first)[:12].tolist()
     squares = [nave.backbone.square(images[i]) for i in shown]
@@ -208,6 +208,8 @@ def _write(
         show(
             f"most of one class alone: {printable(best['class'])} shows a cluster of early layers in "
             f"{100 * best['present']:.0f} % of its pictures, no other class in more than "
-            f"{100 * best['elsewhere']:.0f} % (look at it in of_one_class.png)"
+            f"{100 * best['elsewhere']:.0f} % (of_one_class.png). That lead of {100 * best['lead']:.0f} points "
+            f"{'exceeds' if best['lead'] > best['by_lot'] else 'is not more than'} what classes drawn by lot reach "
+            f"({100 * best['by_lot']:.0f})"
         )
     show(f"{len(found.names)} pictures: {out / 'pictures.png'}, {out / 'clusters.png'}, {out / 'inspection.json'}")

@@ -97,8 +97,13 @@ def test_a_cluster_of_one_class_alone_is_found():
     assert found.cluster[1] == 3
     assert (found.present[1], found.elsewhere[1]) == (1.0, pytest.approx(0.2))
     assert found.lead.argmax() == 1
+    assert 0 < found.chance < found.lead[1]
     clean = exclusive_clusters(np.where(labels == 3, 0, labels), classes)
     assert clean.lead.max() <= 0.2
+    by_hand = exclusive_clusters(labels, RNG.permutation(classes))
+    assert by_hand.lead.max() <= 1
+    leads = [exclusive_clusters(RNG.integers(0, 9, (40, 4, 4)), np.repeat(np.arange(4), 10), seed=s) for s in range(20)]
+    assert np.mean([one.lead.max() <= one.chance for one in leads]) >= 0.8  # 95 % of drawings by lot
     with pytest.raises(ValueError, match="two classes"):
         exclusive_clusters(labels[:2], classes[:2])
 
