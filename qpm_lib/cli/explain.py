@@ -62,7 +62,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
     folder, files = model_folder(arguments.model), find_pictures(arguments.images)
-    _check_place(arguments.out, folder)
+    _check_place(arguments.out, folder, arguments.images)
     model = DinoQPM.load(folder)
     wanted = _class_number(arguments.target, model.class_names)
     model = attach_backbone(model, weights=arguments.weights, device=arguments.device)
@@ -108,10 +108,12 @@ def _write(out: Path, folder: Path, found: list[tuple[int, Any, Any]], skipped: 
     write_json(out / "maps.json", content)
 
 
-def _check_place(out: Path, model: Path) -> None:
-    inside = [model.resolve(), model.resolve().parent / "explanations"]
-    if any(place in (out.resolve(), *out.resolve().parents) for place in inside):
+def _check_place(out: Path, model: Path, pictures: list[Path]) -> None:
+    inside, above = [model.resolve(), model.resolve().parent / "explanations"], [out.resolve(), *out.resolve().parents]
+    if any(place in above for place in inside):
         raise ValueError(f"--out {out} belongs to the run: name another folder")
+    if looked := [path for path in pictures if path.is_dir() and path.resolve() in above]:
+        raise ValueError(f"--out {out} lies in {looked[0]}, which is looked at: name another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

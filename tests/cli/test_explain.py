@@ -162,3 +162,10 @@ def test_the_methods_are_listed(capsys):
     assert stopped.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["method", *METHODS]
+
+
+def test_figures_do_not_go_among_the_pictures(folder, pictures, capsys):
+    """A second call would explain them."""
+    assert main(["explain", str(folder), str(pictures), "--methods", "random", "--out", str(pictures / "maps")]) == 1
+    assert "lies in" in capsys.readouterr().err
+    assert not (pictures / "maps").exists()
