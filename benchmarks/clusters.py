@@ -41,10 +41,7 @@ def mean_colours(backbone: FrozenBackbone, images: list[Image.Image]) -> Describ
 
 def object_pixels(clusters: SharedClusters, found: Described, images: list[Image.Image]) -> np.ndarray:
     """The object in pixels, (B, h, w)."""
-    inside = torch.as_tensor(clusters.is_object)
-    far = clusters.distances(found, len(inside))
-    sides = torch.stack([far[..., ~inside].amin(-1), far[..., inside].amin(-1)], -1)
-    return np.stack([sharpen(one, image) == 1 for one, image in zip(sides, images, strict=True)])
+    return np.stack([sharpen(one, image) == 1 for one, image in zip(clusters.sides(found), images, strict=True)])
 
 
 def measure_parts(dataset: ImageDataset, scenes: Scenes, pictures: int, seeds: int) -> None:

@@ -175,8 +175,7 @@ def _write(
     from qpm_lib.core import write_atomically, write_json
     from qpm_lib.explain import cluster_sheet, contact_sheet
 
-    out, k = arguments.out, arguments.k
-    k = min(k, len(found.sizes))
+    out, k = arguments.out, min(arguments.k, len(found.sizes))
     squares = _Pictures(lambda i: nave.backbone.square(images[i]), range(len(images)))
     figures = {
         "pictures.png": contact_sheet(found, squares, k),

@@ -11,9 +11,7 @@ from qpm_lib.explain.inspection import Inspection, patch_panel
 from qpm_lib.plotting import PALETTE, label_overlay, show_images
 
 
-def contact_sheet(
-    found: Inspection, read: Sequence[Image.Image], k: int, *, count: int = 24, columns: int = 6
-) -> Figure:
+def contact_sheet(found: Inspection, read: Sequence[Image.Image], k: int, *, count: int = 24) -> Figure:
     """Some pictures of an inspection, spread over all, each beside its segmentation into k clusters.
 
     Parameters
@@ -24,9 +22,8 @@ def contact_sheet(
     for i in np.unique(np.linspace(0, len(read) - 1, count).astype(int)).tolist():
         square = np.asarray(read[i])
         panels += [square, label_overlay(square, labels[i], colours)]
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(1.6 * columns, 1.6 * rows + 0.4))
-    show_images(figure.add_subplot(), panels, columns=columns, caption=f"{k} clusters")
+    figure = Figure(figsize=(9.6, 1.6 * -(-len(panels) // 6) + 0.4))
+    show_images(figure.add_subplot(), panels, columns=6, caption=f"{k} clusters")
     return figure
 
 

@@ -213,6 +213,11 @@ class SharedClusters:
         """Patches of the object in each picture."""
         return torch.from_numpy(self.is_object)[self.transform(images, len(self.clusters.sizes))]
 
+    def sides(self, images: "Sequence[Image.Image] | Described") -> Float[Tensor, "batch g g 2"]:
+        """Distance of each patch to the ground (0) and to the object (1), for `sharpen`."""
+        far, inside = self.distances(images, len(self.clusters.sizes)), torch.from_numpy(self.is_object)
+        return torch.stack([far[..., ~inside].amin(-1), far[..., inside].amin(-1)], -1)
+
     def _each(self, images: "Sequence[Image.Image] | Described", read: Callable[[Tensor], Tensor]) -> Tensor:
         parts = [read(self.axes(part.tokens)).cpu() for part in self.nave._parts(images, "clusters")]
         return self.nave.laid_out(torch.cat(parts))

@@ -48,7 +48,7 @@ def localised(
     return (region_iou(np.stack([_largest(one) for one in found]), truth) >= at_least).astype(float)
 
 
-def part_agreement(labels: Integer[np.ndarray, "*any"], parts: Integer[np.ndarray, "*any"]) -> Agreement:
+def part_agreement(labels: Integer[np.ndarray, "*labels"], parts: Integer[np.ndarray, "*parts"]) -> Agreement:
     """Compare clusters with known parts, over all patches of all pictures together.
 
     Raises

@@ -100,8 +100,6 @@ def test_a_cluster_of_one_class_alone_is_found():
     assert 0 < found.chance < found.lead[1]
     clean = exclusive_clusters(np.where(labels == 3, 0, labels), classes)
     assert clean.lead.max() <= 0.2
-    by_hand = exclusive_clusters(labels, RNG.permutation(classes))
-    assert by_hand.lead.max() <= 1
     leads = [exclusive_clusters(RNG.integers(0, 9, (40, 4, 4)), np.repeat(np.arange(4), 10), seed=s) for s in range(20)]
     assert np.mean([one.lead.max() <= one.chance for one in leads]) >= 0.8  # 95 % of drawings by lot
     with pytest.raises(ValueError, match="two classes"):
@@ -126,5 +124,5 @@ def test_features_lie_in_clusters():
 
 
 def test_different_pictures_are_refused():
-    with pytest.raises(Exception, match="same patches|any"):  # the shape check of the tests may come first
+    with pytest.raises(ValueError, match="same patches"):
         part_agreement(PARTS[:, :5], PARTS)
