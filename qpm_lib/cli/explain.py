@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qpm_lib.cli.output import printable, show, show_table
+from qpm_lib.cli.output import make_place, printable, show, show_table
 
 NAME, SHORT = "explain", "compare explanation methods on pictures"
 DESCRIPTION = """Where does the evidence for a class lie, according to several methods? A figure per picture with all
@@ -13,6 +13,7 @@ maps beside each other, the numbers (maps.json) and the raw maps (maps.safetenso
 evidence for the class in orange and evidence against it in blue. For example:
   qpm explain runs/toy my_pictures --methods intrinsic,cdam,rollout --out maps
   qpm explain runs/toy bird.png --target 003.Cone_beak --methods all --out maps
+  qpm explain runs/toy bird.png --methods ranking,intrinsic --out maps        (after chapter 10)
   qpm explain runs/toy bird.png --concept pictures_of_crowns --methods cdam,grad_cam --out maps"""
 
 
@@ -62,7 +63,8 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
     folder, files = model_folder(arguments.model), find_pictures(arguments.images)
-    _check_place(arguments.out, folder, arguments.images)
+    kept = [folder, *(folder.parent / name for name in ("explanations", "explainers"))]
+    make_place(arguments.out, arguments.images, kept)
     model = DinoQPM.load(folder)
     wanted = _class_number(arguments.target, model.class_names)
     model = attach_backbone(model, weights=arguments.weights, device=arguments.device)
@@ -73,7 +75,12 @@ def execute(arguments: argparse.Namespace) -> int:
             [f"concept {arguments.concept.resolve().name}"],
             0,
         )
-    methods = {name: make(name, target, batch_size=arguments.batch_size) for name in _names(arguments.methods, target)}
+    explainer = folder.parent / "explainers" / "model"
+    options = {"ranking": {"explainer": explainer}}
+    methods = {
+        name: make(name, target, batch_size=arguments.batch_size, **options.get(name, {}))
+        for name in _names(arguments.methods, target, explainer)
+    }
     found, skipped = [], []
     try:
         explained = explain_files(target, methods, files, names, wanted=wanted, batch_size=arguments.batch_size)
@@ -108,18 +115,6 @@ def _write(out: Path, folder: Path, found: list[tuple[int, Any, Any]], skipped: 
     write_json(out / "maps.json", content)
 
 
-def _check_place(out: Path, model: Path, pictures: list[Path]) -> None:
-    inside, above = [model.resolve(), model.resolve().parent / "explanations"], [out.resolve(), *out.resolve().parents]
-    if any(place in above for place in inside):
-        raise ValueError(f"--out {out} belongs to the run: name another folder")
-    if looked := [path for path in pictures if path.is_dir() and path.resolve() in above]:
-        raise ValueError(f"--out {out} lies in {looked[0]}, which is looked at: name another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {out} cannot be made ({error.strerror}): name a folder") from error
-
-
 def _class_number(text: str | None, names: Any) -> int | None:
     """The class that a name or number means.
 
@@ -140,11 +135,12 @@ def _class_number(text: str | None, names: Any) -> int | None:
     raise ValueError(f"--target {text!r} is no class of this model: {hint}a number from 0 to {len(names) - 1}")
 
 
-def _names(text: str | None, target: Any) -> list[str]:
+def _names(text: str | None, target: Any, explainer: Path) -> list[str]:
     from qpm_lib.explain import possible
 
     if text == "all":
-        return list(possible(target))
+        trained = (explainer / "model.json").exists() and target.n_classes > 1
+        return [*possible(target), *(["ranking"] if trained else [])]
     usual = "cdam,relevance_propagation,rollout" if target.backbone.is_transformer else "grad_cam,class_activation_map"
     usual = f"intrinsic,{usual}" if "intrinsic" in possible(target) else usual
     names = [name.strip() for name in (usual if text is None else text).split(",") if name.strip()]

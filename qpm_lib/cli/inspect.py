@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qpm_lib.cli.output import printable, show, show_table
+from qpm_lib.cli.output import make_place, printable, show, show_table
 
 NAME, SHORT = "inspect", "what an encoder groups together in pictures, without labels"
 DESCRIPTION = """What does the encoder see, before any class is named? Activations of several depths are clustered over
@@ -59,14 +59,8 @@ def execute(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{option.replace('_', '-')} (={getattr(arguments, option)}) must be at least 1")
     if arguments.seed < 0:
         raise ValueError(f"--seed (={arguments.seed}) must not be negative")
-    below = [arguments.out.resolve(), *arguments.out.resolve().parents]
-    if inside := [str(path) for path in arguments.source if path.is_dir() and path.resolve() in below]:
-        raise ValueError(f"--out {arguments.out} lies in {inside[0]}, which is looked at: name another folder")
     images, names, classes, skipped, backbone = _source(arguments)
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {arguments.out} cannot be made ({error.strerror}): name a folder") from error
+    make_place(arguments.out, arguments.source)
     for one in skipped:
         sys.stderr.write(f"skipped {printable(one)}\n")
 

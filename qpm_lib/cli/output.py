@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def show(text: str = "", end: str = "\n") -> None:
@@ -39,3 +40,25 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
             raise ValueError(f"{option} {text!r} must look like KEY=VALUE")
         found[key.strip()] = value.strip()
     return found
+
+
+def make_place(out: Path, looked_at: Sequence[Path], kept: Sequence[Path] = ()) -> None:
+    """Make the folder of `--out`.
+
+    Parameters
+    ----------
+    looked_at : pictures and folders of pictures; figures must not come to lie among them. kept : folders of a run.
+
+    Raises
+    ------
+    ValueError : for a place inside a folder of the run or of the pictures, or one that cannot be made.
+    """
+    above = [out.resolve(), *out.resolve().parents]
+    if any(path.resolve() in above for path in kept):
+        raise ValueError(f"--out {out} belongs to the run: name another folder")
+    if inside := [path for path in looked_at if path.is_dir() and path.resolve() in above]:
+        raise ValueError(f"--out {out} lies in {inside[0]}, which is looked at: name another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be made ({error.strerror}): name a folder") from error

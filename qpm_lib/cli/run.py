@@ -9,7 +9,7 @@ from typing import Any
 from qpm_lib.cli.output import pairs, show, show_table
 
 NAME, SHORT = "run", "run the chapters into a run folder"
-DESCRIPTION = """Runs the chapters 01 to 07 through papermill into a run folder: settings, results, figures, the model,
+DESCRIPTION = """Runs the chapters 01 to 10 through papermill into a run folder: settings, results, figures, the model,
 the executed notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a
 stopped run goes on."""
 

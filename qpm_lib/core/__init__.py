@@ -10,7 +10,7 @@ from qpm_lib.core.artifacts import (
     write_atomically,
     write_json,
 )
-from qpm_lib.core.config import VERSION, AdapterConfig, DataConfig, RunConfig, TrainingConfig, stage_key
+from qpm_lib.core.config import VERSION, AdapterConfig, DataConfig, RankingConfig, RunConfig, TrainingConfig, stage_key
 from qpm_lib.core.devices import choose_device, full_precision, mixed_precision
 from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
 from qpm_lib.core.progress import progress
@@ -23,6 +23,7 @@ __all__ = [
     "DataConfig",
     "METHODS",
     "PROFILES",
+    "RankingConfig",
     "RunConfig",
     "TrainingConfig",
     "VERSION",

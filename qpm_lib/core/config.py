@@ -100,6 +100,28 @@ class SelectionConfig:
 
 
 @dataclass(frozen=True)
+class RankingConfig:
+    """Training of the explainer of chapter 10 (learned importance ranking).
+
+    `second` is the share of pictures for which the second class is explained, `fractions` how many shares of the
+    picture are taken away in a step for each of deletion and insertion, `levels` the groups of ranks, `noise` the
+    scale of Gumbel noise, and `reference` what is shown instead: mean, blur, black, or any of the three.
+    """
+
+    steps: int = 150
+    batch_size: int = 4
+    fractions: int = 2
+    levels: int = 32
+    iterations: int = 20
+    noise: float = 0.3
+    second: float = 0.25
+    reference: Literal["mean", "blur", "black", "any"] = "mean"
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    channels: int = 64
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """All settings of a run. `device` is `auto`, `cpu` or `cuda`."""
 
@@ -113,6 +135,7 @@ class RunConfig:
     dense: TrainingConfig = field(default_factory=TrainingConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     fine_tune: TrainingConfig = field(default_factory=TrainingConfig)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
 
 
 # What each stage's result depends on; a stage also depends on everything the stages before it depend on.
@@ -121,6 +144,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "dense": ("seed", "adapter", "dense"),
     "selection": ("selection",),
     "model": ("fine_tune",),
+    "ranking": ("ranking",),
 }
 
 

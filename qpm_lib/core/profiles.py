@@ -9,6 +9,7 @@ from qpm_lib.core.config import (
     BackboneConfig,
     DataConfig,
     FeatureConfig,
+    RankingConfig,
     RunConfig,
     SelectionConfig,
     TrainingConfig,
@@ -30,6 +31,7 @@ _PUBLISHED = RunConfig(
     dense=_DENSE,
     selection=SelectionConfig(n_features=50, n_per_class=5, time_limit=10_800.0),
     fine_tune=_FINE_TUNE,
+    ranking=RankingConfig(steps=1000, batch_size=8, fractions=4, iterations=30, noise=1.0, reference="any", lr=3e-4),
 )
 
 
@@ -54,6 +56,7 @@ PROFILES: Mapping[str, RunConfig] = {
         dense=replace(_TOY.dense, epochs=8),
         selection=SelectionConfig(n_features=10, n_per_class=3, gap=0.0, time_limit=30.0),
         fine_tune=replace(_TOY.fine_tune, epochs=8),
+        ranking=RankingConfig(steps=12, fractions=1),
     ),
     "cub": _PUBLISHED,
     "cars": replace(_PUBLISHED, profile="cars", data=DataConfig(kind="cars")),

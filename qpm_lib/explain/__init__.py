@@ -14,6 +14,15 @@ from qpm_lib.explain.nave import NAVE, SharedClusters
 from qpm_lib.explain.perturbation import RISE, TokenAblation
 from qpm_lib.explain.pictures import ExplainedPicture, explain_files, map_figure, map_panels
 from qpm_lib.explain.pixels import sharpen
+from qpm_lib.explain.ranking import (
+    LearnedRanking,
+    embedded_start,
+    hard_areas,
+    removed,
+    save_start,
+    soft_sort,
+    train_ranking,
+)
 from qpm_lib.explain.registry import METHODS, MethodEntry, make, possible, quick_methods
 from qpm_lib.explain.target import Rest, Target, concept_target
 from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
@@ -37,6 +46,7 @@ __all__ = [
     "IntegratedGradients",
     "IntrinsicExplanation",
     "LeGrad",
+    "LearnedRanking",
     "METHODS",
     "Method",
     "MethodEntry",
@@ -54,7 +64,9 @@ __all__ = [
     "compare_classes",
     "concept_target",
     "contact_sheet",
+    "embedded_start",
     "explain_files",
+    "hard_areas",
     "inspect_pictures",
     "lloyd",
     "make",
@@ -64,5 +76,9 @@ __all__ = [
     "patch_panel",
     "possible",
     "quick_methods",
+    "removed",
+    "save_start",
     "sharpen",
+    "soft_sort",
+    "train_ranking",
 ]

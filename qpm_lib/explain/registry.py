@@ -13,6 +13,7 @@ from qpm_lib.explain.cdam import CDAM, IntegratedCDAM, SmoothCDAM
 from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
 from qpm_lib.explain.intrinsic import ClassActivationMap, IntrinsicExplanation
 from qpm_lib.explain.perturbation import RISE, TokenAblation
+from qpm_lib.explain.ranking import LearnedRanking
 from qpm_lib.explain.target import Target
 from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
 
@@ -87,6 +88,15 @@ METHODS: Mapping[str, MethodEntry] = {
         TokenAblation, "token ablation", "after Brocki et al. 2023", True, True, ("tokens",), "N", False
     ),
     "rise": MethodEntry(RISE, "RISE", "Petsiuk et al. 2018", False, True, (), "500", False),
+    "ranking": MethodEntry(
+        LearnedRanking,
+        "learned ranking",
+        "Schinagl et al. 2026, arXiv 2604.05819",
+        False,
+        True,
+        ("a trained explainer",),
+        "1.1, after training",
+    ),
     "random": MethodEntry(RandomMap, "random", "", False, True, (), "0"),
     "centre": MethodEntry(CentredBlob, "centred blob", "", False, False, (), "0"),
     "edges": MethodEntry(EdgeMap, "edges", "", False, False, (), "0"),

@@ -74,21 +74,15 @@ def _spearman(a: Float[np.ndarray, "g g"], b: Float[np.ndarray, "g g"]) -> float
 
 
 def structural_similarity(a: Float[np.ndarray, "g g"], b: Float[np.ndarray, "g g"], *, window: int = 7) -> float:
-    """SSIM of two maps, each scaled to 0..1 first: mean over places, uniform window (Wang et al. 2004); 1 for equal
+    """SSIM of two maps, each scaled to 0..1 first: mean over all places, uniform window (Wang et al. 2004); 1 for equal
     maps, 0 where one of the two is constant.
     """
-    from scipy.ndimage import uniform_filter  # slow to import
+    from skimage.metrics import structural_similarity as similarity  # slow to import
 
     spans = [float(m.max() - m.min()) for m in (a, b)]
     if min(spans) <= 0:
         return float(max(spans) <= 0)
     a, b = ((m.astype(float) - m.min()) / span for m, span in zip((a, b), spans, strict=True))
     size = min(window, min(a.shape) // 2 * 2 - 1)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return uniform_filter(values, size)
-
-    ma, mb = mean(a), mean(b)
-    va, vb, ab = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
-    c1, c2 = 0.01**2, 0.03**2
-    return float((((2 * ma * mb + c1) * (2 * ab + c2)) / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean())
+    options = {"win_size": size, "data_range": 1, "use_sample_covariance": False, "full": True}
+    return float(similarity(a, b, **options)[1].mean())

@@ -4,6 +4,7 @@ from qpm_lib.model.adapter import Output
 from qpm_lib.model.answer_figure import heat_map_figure, save_heat_map
 from qpm_lib.model.card import describe_model
 from qpm_lib.model.dense import DenseModel, LinearProbe
+from qpm_lib.model.files import load_module, save_module
 from qpm_lib.model.head import FixedHead
 from qpm_lib.model.losses import diversity_loss
 from qpm_lib.model.network import Explanation
@@ -38,6 +39,7 @@ __all__ = [
     "find_pictures",
     "fine_tune",
     "heat_map_figure",
+    "load_module",
     "model_folder",
     "most_activating",
     "outputs",
@@ -45,6 +47,7 @@ __all__ = [
     "peak_position",
     "predict_files",
     "save_heat_map",
+    "save_module",
     "train_dense",
     "train_linear_probe",
 ]

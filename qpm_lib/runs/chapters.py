@@ -43,6 +43,12 @@ CHAPTERS = (
         ("04_fine_tuning", "07_saliency_explorer"),
         ("clusters/clusters.json", "clusters/clusters.safetensors"),
     ),
+    Chapter(
+        "10_importance_ranking",
+        "ranking",
+        ("04_fine_tuning", "08_attention_and_gradients"),
+        ("explainers/model/model.json", "explainers/model/model.safetensors"),
+    ),
 )
 SPARSE = CHAPTERS[2]._replace(name="03_sparse_linear_model")
 

@@ -1,6 +1,7 @@
 """`qpm explain`: figures, numbers and raw maps, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from qpm_lib.cli import main
+from qpm_lib.core.config import RankingConfig
+from qpm_lib.explain.ranking.training import train_ranking
 from qpm_lib.explain.registry import METHODS, make
 from qpm_lib.explain.target import Target, concept_target
 from qpm_lib.model.qpm import DinoQPM
@@ -70,7 +73,29 @@ def test_another_class_and_all_methods(folder, pictures, tmp_path, toy, monkeypa
         assert main(["explain", *arguments]) == 0
         [told] = json.loads((out / "maps.json").read_text())["pictures"]
         assert told["target"] == toy.class_names[2]
-        assert list(told["maps"]) == list(METHODS)
+        assert list(told["maps"]) == [name for name in METHODS if name != "ranking"]
+
+
+def test_a_learned_ranking_after_its_training(folder, pictures, tmp_path, toy, backbone, capsys, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    command = ["explain", str(run), str(pictures / "a.png"), "--out", str(tmp_path / "maps"), "--methods"]
+    assert main([*command, "ranking,intrinsic"]) == 1
+    assert "explainers/model holds no explainer: run chapter 10" in capsys.readouterr().err
+    target = Target(DinoQPM.load(run / "model").with_backbone(backbone), backbone)
+    config = RankingConfig(steps=3, batch_size=8, fractions=1, second=0.5)
+    method = train_ranking(target, toy, range(len(toy)), run / "explainers" / "model", config)
+    assert main([*command, "ranking"]) == 0
+    [told] = json.loads((tmp_path / "maps" / "maps.json").read_text())["pictures"]
+    label = torch.tensor([toy.class_names.index(told["target"])])
+    expected = method([Image.open(pictures / "a.png")], label)[0]
+    torch.testing.assert_close(load_file(tmp_path / "maps" / "maps.safetensors")["0001/ranking"], expected)
+    assert main([*command, "ranking", "--out", str(run / "explainers")]) == 1
+    assert "belongs to the run" in capsys.readouterr().err
+    monkeypatch.setattr("qpm_lib.explain.possible", lambda target: ("random",))
+    assert main([*command, "all"]) == 0
+    [told] = json.loads((tmp_path / "maps" / "maps.json").read_text())["pictures"]
+    assert list(told["maps"]) == ["random", "ranking"]
 
 
 def test_a_concept_from_a_few_pictures(folder, pictures, tmp_path, toy, backbone):
