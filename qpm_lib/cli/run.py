@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="start", metavar="NN", help="run from this chapter on, even where nothing changed"
     )
     which.add_argument("--only", metavar="NN", help="run just this chapter")
+    parser.add_argument("--to", metavar="NN", help="stop after this chapter; the report is complete after 07")
     leave_out = "leave out pictures that cannot be read, and record them (data.skip_damaged=true)"
     parser.add_argument("--skip-damaged", action="store_true", help=leave_out)
     parser.add_argument("--verbose", action="store_true", help="show the log of every step")
@@ -45,7 +46,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
     run = _folder(arguments)
     chapters = chain(run.config)
-    start, only = (find_chapter(c, chapters) if c else None for c in (arguments.start, arguments.only))
+    start, only, end = (
+        find_chapter(c, chapters) if c else None for c in (arguments.start, arguments.only, arguments.to)
+    )
     parameters = _parameters(arguments.param, chapters)
     names = [c.name for c in chapters]
 
@@ -57,7 +60,8 @@ def execute(arguments: argparse.Namespace) -> int:
         show(f"{report.status:<8} {report.seconds:6.1f} s   {figures}")
 
     try:
-        run_chapters(run, start=start, only=only, parameters=parameters, on_start=announce, on_chapter=tell)
+        which = {"start": start, "only": only, "end": end}
+        run_chapters(run, **which, parameters=parameters, on_start=announce, on_chapter=tell)
     except BaseException as error:
         show()
         if isinstance(error, ChapterError | KeyboardInterrupt):

@@ -65,6 +65,7 @@ def run_chapters(
     *,
     start: str | None = None,
     only: str | None = None,
+    end: str | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     on_start: Callable[[str], None] | None = None,
     on_chapter: Callable[[ChapterReport], None] | None = None,
@@ -74,14 +75,15 @@ def run_chapters(
 
     Parameters
     ----------
-    start : execute from this chapter on even where nothing changed. only : execute just this chapter.
+    start : execute from this chapter on even where nothing changed. only : execute just this chapter. end : stop
+        after this chapter.
     parameters : notebook parameters by chapter name.
     on_start, on_chapter : called before each chapter with its name, and after it with what became of it.
 
     Raises
     ------
     ValueError : for an unknown chapter or parameter, pictures or weights that are not there,
-        or `only` without what the chapter needs.
+        `only` without what the chapter needs, or an end before the start.
     ChapterError : when a chapter raises; what finished before stays.
     RuntimeError : when another process is running the same folder.
     """
@@ -89,6 +91,8 @@ def run_chapters(
     _prepare(run, notebooks, given)
     keys, chapters = chapter_keys(run.config, notebooks, given), chain(run.config)
     names = [c.name for c in chapters]
+    if end and names.index(end) < names.index(only or start or names[0]):
+        raise ValueError(f"--to {end[:2]} comes before chapter {(only or start)[:2]}: choose a later one")
     forced = {only} if only else set(names[names.index(start) :]) if start else set()
     reports: list[ChapterReport] = []
     try:
@@ -96,6 +100,8 @@ def run_chapters(
             if only:
                 _check_needs(run, chapters, only, keys)
                 chapters = [chapters[names.index(only)]]
+            elif end:
+                chapters = chapters[: names.index(end) + 1]
             run.write_config()
             for chapter in chapters:
                 if on_start:

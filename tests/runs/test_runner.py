@@ -175,6 +175,17 @@ def test_only_needs_what_comes_before(small_course, tmp_path):
         run_chapters(new_run(tmp_path), only=chain[2].name)
 
 
+def test_a_run_can_stop_after_a_chapter(small_course, tmp_path):
+    _, chain = small_course
+    run = new_run(tmp_path)
+    assert statuses(run_chapters(run, end=chain[1].name)) == ["done", "done"]
+    assert chain[2].name not in run.results
+    assert statuses(run_chapters(run)) == ["skipped", "skipped", "done"]
+    assert statuses(run_chapters(run, start=chain[1].name, end=chain[1].name)) == ["skipped", "done"]
+    with pytest.raises(ValueError, match=r"--to 01 comes before chapter 04: choose a later one"):
+        run_chapters(run, start=chain[2].name, end=chain[0].name)
+
+
 def test_a_run_never_takes_over_a_folder_that_is_something_else(small_course, tmp_path):
     run = new_run(tmp_path)
     for name, option in (("run_folder", "--out"), ("profile", "--profile")):
