@@ -21,6 +21,7 @@ from explanations import Case, load, maps_of, open_cases, paired_ratio, save
 
 import qpm_lib
 from qpm_lib import metrics
+from qpm_lib.backbones import state_hash
 from qpm_lib.explain import METHODS, LearnedRanking, Target, embedded_start, train_ranking
 
 log = logging.getLogger("benchmark")
@@ -54,7 +55,7 @@ def gaps_of(case: Case, model: str, name: str, maps: list[np.ndarray]) -> np.nda
 def learned_maps(case: Case, model: str, method: LearnedRanking, refine: int) -> dict[str, list[np.ndarray]]:
     """Maps of one pass, for both classes of each picture, and refined ones for the first."""
     truths, found = case.truths[model], {"ranking": metrics.maps_for(method, case.truths[model])}
-    path = case.path(model, f"refined{refine}")
+    path = case.path(model, f"refined {refine} {state_hash(method.decoder.state_dict())[:16]}")
     if refine and not path.exists():
         images, labels = [t.image for t in truths], torch.tensor([t.target for t in truths])
         save(path, [m[None].double().numpy() for m in method.refine(images, labels, steps=refine)])
@@ -109,7 +110,8 @@ def main() -> None:
     for model in arguments.models:
         method = explainer_of(run, case, model)
         found = learned_maps(case, model, method, arguments.refine)
-        gaps = {name: gaps_of(case, model, name, maps) for name, maps in found.items()}
+        made = state_hash(method.decoder.state_dict())[:16]
+        gaps = {name: gaps_of(case, model, f"{name} {made}", maps) for name, maps in found.items()}
         for name in arguments.methods:
             if other := maps_of([case], model, name):
                 gaps[name] = gaps_of(case, model, name, other[0])

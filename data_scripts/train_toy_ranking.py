@@ -35,6 +35,8 @@ def main() -> None:
         if backbone is None:
             dataset, backbone = run.dataset(), run.backbone()
             store = run.features(dataset, backbone)
+        if run.backbone().fingerprint != backbone.fingerprint or run.dataset().fingerprint != dataset.fingerprint:
+            raise SystemExit(f"{folder} has other pictures or another backbone: give runs that differ in their seed")
         model = run.load_model().with_backbone(backbone)
         probe = qpm_lib.train_linear_probe(store, seed=run.config.seed)
         targets += [Target(model, backbone), Target(probe, backbone)]

@@ -76,11 +76,17 @@ def execute(arguments: argparse.Namespace) -> int:
             0,
         )
     explainer = folder.parent / "explainers" / "model"
-    options = {"ranking": {"explainer": explainer}}
-    methods = {
-        name: make(name, target, batch_size=arguments.batch_size, **options.get(name, {}))
-        for name in _names(arguments.methods, target, explainer)
-    }
+    methods = {}
+    for name in _names(arguments.methods, target, explainer):
+        options = {"explainer": explainer} if name == "ranking" else {}
+        try:
+            methods[name] = make(name, target, batch_size=arguments.batch_size, **options)
+        except ValueError as error:
+            if arguments.methods != "all":
+                raise
+            sys.stderr.write(f"left out {name}: {error}\n")
+    if arguments.methods == "all" and "ranking" in methods:  # what it says of classes it never met is better than none
+        methods["ranking"].seen = None
     found, skipped = [], []
     try:
         explained = explain_files(target, methods, files, names, wanted=wanted, batch_size=arguments.batch_size)

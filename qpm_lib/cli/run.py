@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from qpm_lib.report import build_report
-    from qpm_lib.runs import ChapterError, chain, find_chapter, run_chapters
+    from qpm_lib.runs import ChapterError, chain, current_chapters, find_chapter, run_chapters
 
     run = _folder(arguments)
     chapters = chain(run.config)
@@ -72,7 +72,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise
     index = build_report(run, parameters)
     show()
-    if (run.path / "metrics.json").exists():
+    if "06_evaluation" in current_chapters(run, parameters):
         _show_results(run)
     show(f"\nreport: {index}")
     return 0

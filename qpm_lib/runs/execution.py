@@ -91,8 +91,10 @@ def run_chapters(
     _prepare(run, notebooks, given)
     keys, chapters = chapter_keys(run.config, notebooks, given), chain(run.config)
     names = [c.name for c in chapters]
-    if end and names.index(end) < names.index(only or start or names[0]):
-        raise ValueError(f"--to {end[:2]} comes before chapter {(only or start)[:2]}: choose a later one")
+    if end and only:
+        raise ValueError("--only runs one chapter: leave --to out")
+    if end and names.index(end) < names.index(start or names[0]):
+        raise ValueError(f"--to {end[:2]} comes before chapter {str(start)[:2]}: choose a later one")
     forced = {only} if only else set(names[names.index(start) :]) if start else set()
     reports: list[ChapterReport] = []
     try:

@@ -160,7 +160,7 @@ def test_a_gpu_gives_the_same_maps(name, kind, make_target, noise):
 
     target = make_target("toy", kind)
     on_gpu = Target(copy.deepcopy(target.model).cuda(), copy.deepcopy(target.backbone).cuda())
-    labels, options = torch.tensor([0, 2, 1]), CHEAP.get(name, {})
-    maps = make(name, target, **options)(noise, labels)
-    found = make(name, on_gpu, **options)(noise, labels)
+    labels = torch.tensor([0, 2, 1])
+    maps = make(name, target, **options_of(name, target))(noise, labels)
+    found = make(name, on_gpu, **options_of(name, on_gpu))(noise, labels)
     torch.testing.assert_close(found, maps, rtol=1e-2, atol=1e-3 * float(maps.abs().max()))

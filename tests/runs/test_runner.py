@@ -182,6 +182,8 @@ def test_a_run_can_stop_after_a_chapter(small_course, tmp_path):
     assert chain[2].name not in run.results
     assert statuses(run_chapters(run)) == ["skipped", "skipped", "done"]
     assert statuses(run_chapters(run, start=chain[1].name, end=chain[1].name)) == ["skipped", "done"]
+    with pytest.raises(ValueError, match="--only runs one chapter: leave --to out"):
+        run_chapters(run, only=chain[1].name, end=chain[1].name)
     with pytest.raises(ValueError, match=r"--to 01 comes before chapter 04: choose a later one"):
         run_chapters(run, start=chain[2].name, end=chain[0].name)
 

@@ -1,6 +1,5 @@
 """Learned importance ranking as an explanation method: one pass, one dense map for any class."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,11 @@ from qpm_lib.backbones import state_hash
 from qpm_lib.core import content_hash, progress, read_object
 from qpm_lib.explain.base import Method
 from qpm_lib.explain.ranking.decoder import Decoder
-from qpm_lib.explain.ranking.objective import areas, draw_fractions, hard_areas, reference, standardised
+from qpm_lib.explain.ranking.objective import standardised
 from qpm_lib.explain.ranking.reading import several_depths, token_evidence
-from qpm_lib.explain.ranking.sorting import soft_sort
+from qpm_lib.explain.ranking.refinement import refine_one
 from qpm_lib.explain.target import Target
 from qpm_lib.model import load_module, save_module
-
-log = logging.getLogger(__name__)
-_LOOK_EVERY = 5  # steps of refinement
-SPREAD = 6.0  # standard deviation of the scores of a picture when they are sorted softly, beside anchors in [0, 1]
 
 
 class LearnedRanking(Method):
@@ -76,7 +71,7 @@ class LearnedRanking(Method):
         ------
         ValueError : for a class that was never explained in training.
         """
-        self._check_seen(targets)
+        self._check_seen(self.target.classes(targets, len(images)))
         return super().__call__(images, targets)
 
     def maps(
@@ -87,8 +82,8 @@ class LearnedRanking(Method):
 
     def dense(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch size size"]:
         """Maps at the resolution of the pixels that the backbone reads, on the CPU."""
-        self._check_seen(targets)
         targets = self.target.classes(targets, len(images))
+        self._check_seen(targets)
         parts = range(0, len(images), self.batch_size)
         found = [
             self.draw(self.target.pixels(images[i : i + self.batch_size]), targets[i : i + self.batch_size]).cpu()
@@ -137,37 +132,14 @@ class LearnedRanking(Method):
         found = []
         for image, scores, c in zip(progress(images, "refining"), start, targets, strict=True):
             pixels = self.target.pixels([image])
-            found.append(
-                self._refine_one(
-                    pixels, scores.flatten()[None].to(pixels.device), c[None], steps, lr, fractions, levels
-                )
-            )
+            begin = scores.flatten()[None].to(pixels.device)
+            found.append(refine_one(self.target, pixels, begin, c[None], steps, lr, fractions, levels))
         return _from_zero(torch.cat(found).unflatten(1, (self.target.grid,) * 2)).cpu()
-
-    def _refine_one(
-        self, pixels: Tensor, start: Tensor, c: Tensor, steps: int, lr: float, fractions: int, levels: int
-    ) -> Tensor:
-        instead, chosen = reference(self.target, pixels, "mean"), draw_fractions(fractions)
-        scores = (SPREAD / 2 * standardised(start)).requires_grad_()
-        best, best_value = start, _gap(self.target, pixels, start, c)
-        optimiser = torch.optim.Adam([scores], lr=lr)
-        for step in range(1, steps + 1):
-            with torch.enable_grad():
-                ranks = soft_sort(scores, levels=min(levels, scores.shape[1]))
-                found = areas(self.target, pixels, instead, ranks, c, chosen)
-                [scores.grad] = torch.autograd.grad((found.deletion - found.insertion).sum(), scores)
-            optimiser.step()
-            if step % _LOOK_EVERY and step != steps:
-                continue
-            value = _gap(self.target, pixels, scores.detach(), c)
-            if value > best_value:
-                best, best_value = scores.detach().clone(), value
-        return best
 
     def _check_seen(self, targets: Int[Tensor, "batch"]) -> None:
         if self.seen is None:
             return
-        new = sorted(set(torch.as_tensor(targets).tolist()) - set(self.seen))
+        new = sorted(set(targets.tolist()) - set(self.seen))
         if new:
             raise ValueError(
                 f"class {new[0]} was never explained while the explainer was trained: train it for more steps "
@@ -177,12 +149,9 @@ class LearnedRanking(Method):
     def save(self, folder: Path, **card: Any) -> None:
         """Write the decoder, and what it belongs to: `model.safetensors`, then `model.json`."""
         seen = None if self.seen is None else list(self.seen)
-        found = {"target": target_key(self.target), "seen": seen, "history": self.history, **self._shape()}
+        found = {"target": target_key(self.target), "seen": seen, "history": self.history, "grid": self.target.grid}
+        found |= {"channels": self.decoder.whole.out_features, "classes": self.target.n_classes}
         save_module(self.decoder, folder, {**card, **found})
-
-    def _shape(self) -> dict[str, int]:
-        channels = self.decoder.whole.out_features
-        return {"channels": channels, "classes": self.target.n_classes, "grid": self.target.grid}
 
     def _load(self, folder: Path) -> Decoder:
         card_path = folder / "model.json"
@@ -193,22 +162,18 @@ class LearnedRanking(Method):
             raise ValueError(
                 f"the explainer in {folder} was trained for another model, backbone or grid: train one for this model"
             )
-        if type(card.get("channels")) is not int or card["channels"] < 4:
+        channels, seen = card.get("channels"), card.get("seen")
+        if type(channels) is not int or channels < 4 or channels % 4 or not isinstance(seen, list | None):
             raise ValueError(f"{card_path} is damaged: train the explainer again")
-        decoder = new_decoder(self.target, card["channels"])
+        decoder = new_decoder(self.target, channels)
         load_module(decoder, folder)
-        self.seen, self.history = card.get("seen"), card.get("history", [])
+        self.seen, self.history = seen, card.get("history", [])
         return decoder
 
 
 def _from_zero(maps: Float[Tensor, "batch g g"]) -> Float[Tensor, "batch g g"]:
     scores = standardised(maps.flatten(1))
     return (scores - scores.amin(1, keepdim=True)).view_as(maps)
-
-
-def _gap(target: Target, pixels: Tensor, scores: Tensor, c: Tensor) -> float:
-    found = hard_areas(target, pixels, scores, c)
-    return float((found.insertion - found.deletion)[0])
 
 
 def new_decoder(target: Target, channels: int) -> Decoder:
@@ -220,5 +185,6 @@ def new_decoder(target: Target, channels: int) -> Decoder:
 
 def target_key(target: Target) -> str:
     """Hash of everything that the answers of a target depend on: backbone, input size and the weights of the head."""
-    size = target.backbone.image_size
-    return content_hash([target.backbone.fingerprint, size, state_hash(target.model.state_dict())])
+    size, adapter = target.backbone.image_size, getattr(target.model, "adapter", None)
+    parts = [target.backbone.fingerprint, size, state_hash(target.model.state_dict()), type(target.model).__name__]
+    return content_hash([*parts, repr(getattr(adapter, "config", None))])

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from qpm_lib.explain.ranking.sorting import hard_sort, removed
 from qpm_lib.explain.target import Target
 
+# Standard deviation of the scores of a picture when they are sorted softly, beside anchors in [0, 1].
+SPREAD = 6.0
 REFERENCES = ("mean", "blur", "black")
 
 

@@ -38,7 +38,8 @@ def token_evidence(target: Target, tokens: Tokens, classes: Int[Tensor, "batch"]
         rivals = logits.detach().scatter(1, classes[:, None], -torch.inf).argmax(1)
         found = []
         for which in (classes, rivals):
-            [slope] = torch.autograd.grad(target.score(logits, which).sum(), patches, retain_graph=True)
-            found.append((slope * patches).sum(2).detach())
+            score = target.score(logits, which).sum()
+            [slope] = torch.autograd.grad(score, patches, retain_graph=True, allow_unused=True)
+            found.append(patches.new_zeros(patches.shape[:2]) if slope is None else (slope * patches).sum(2).detach())
     evidence = torch.stack(found, 2)
     return evidence / evidence[..., :1].abs().amax((1, 2), keepdim=True).clamp(min=1e-12)

@@ -51,7 +51,7 @@ def soft_sort(
     rows = scores.new_zeros(len(scores), levels)
     columns = _columns(logits, rows)
     for _ in range(iterations):
-        rows, columns = checkpoint(_round, logits, columns, share, use_reentrant=False)
+        rows, columns = checkpoint(_round, logits, columns, share, use_reentrant=False, preserve_rng_state=False)
     return (logits + rows[:, :, None] + columns[:, None]).exp()
 
 

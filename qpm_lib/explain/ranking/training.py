@@ -1,6 +1,7 @@
 """Training an explainer for a target: resumable, seeded, and stopped before a broken number gets into it."""
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -13,12 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qpm_lib.backbones import state_hash
-from qpm_lib.core import RankingConfig, content_hash, progress, read_object
+from qpm_lib.core import VERSION, RankingConfig, content_hash, progress, read_object
 from qpm_lib.data import ImageDataset
 from qpm_lib.explain.ranking.decoder import Decoder
-from qpm_lib.explain.ranking.method import SPREAD, LearnedRanking, new_decoder, target_key
+from qpm_lib.explain.ranking.method import LearnedRanking, new_decoder, target_key
 from qpm_lib.explain.ranking.objective import (
     REFERENCES,
+    SPREAD,
     Areas,
     areas,
     draw_fractions,
@@ -30,6 +32,7 @@ from qpm_lib.explain.ranking.resume import Step, keep, resume
 from qpm_lib.explain.ranking.sorting import gumbel, soft_sort
 from qpm_lib.explain.target import Target
 
+log = logging.getLogger(__name__)
 _KEEP_EVERY, _WARM_UP, _WINDOW = 50, 0.06, 15 / 224
 
 
@@ -43,7 +46,7 @@ def train_ranking(
     target: Target | Sequence[Target],
     dataset: ImageDataset,
     rows: Int[Tensor, "rows"] | Sequence[int],
-    folder: Path,
+    folder: Path | str,
     config: RankingConfig | None = None,
     *,
     seed: int = 0,
@@ -58,7 +61,8 @@ def train_ranking(
     one matrix of ranks serves both curves, ranks come in groups, and in half of the steps the grid lies elsewhere than
     the patches, so that a map can be finer than they are.
 
-    What is finished is not trained again; a stopped call goes on from its last 50 steps, with the same result.
+    What is finished is not trained again; a stopped call goes on from its last 50 steps, with the same
+    result (on a CPU to the bit).
 
     Parameters
     ----------
@@ -71,7 +75,7 @@ def train_ranking(
     ValueError : for no pictures, settings that do not fit, a target without gradients or one that cannot be explained,
         or when the loss stops being finite: the step is named, and the last good state is kept.
     """
-    config, rows = config or RankingConfig(), torch.as_tensor(rows)
+    config, rows, folder = config or RankingConfig(), torch.as_tensor(rows), Path(folder)
     targets = [target] if isinstance(target, Target) else list(target)
     for one in targets:
         _check(one, config, len(rows))
@@ -80,7 +84,10 @@ def train_ranking(
     decoder.of_class.requires_grad_(len(targets) == 1)
     key = _training_key(targets, dataset, rows, config, seed, decoder)
     if (folder / "model.json").exists() and read_object(folder / "model.json").get("training") == key:
-        return LearnedRanking(targets[0], explainer=folder)
+        try:
+            return LearnedRanking(targets[0], explainer=folder)
+        except ValueError as error:  # damaged
+            log.warning("%s: the explainer is trained anew", error)
     run = _Training(targets, dataset, rows, config, seed, decoder, key, folder)
     for step in run.steps():
         if on_step:
@@ -106,8 +113,8 @@ class _Training:
         self.seed, self.key, self.folder, self.path = seed, key, folder, folder / "training.safetensors"
         self.methods = [LearnedRanking(target, explainer=decoder) for target in targets]
         self.decoder = decoder.train()
-        trained = [weight for weight in decoder.parameters() if weight.requires_grad]
-        self.optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+        self.trained = [weight for weight in decoder.parameters() if weight.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.trained, lr=config.lr, weight_decay=config.weight_decay)
         self.history: list[Step] = []
         self.explained: set[int] = set()
 
@@ -132,7 +139,7 @@ class _Training:
         found, roughness = self._forward(method, batch, tau=0.3**done)
         loss = (found.deletion - found.insertion).mean() + 0.0025 * roughness
         self.optimiser.zero_grad()
-        loss.backward()
+        loss.backward(inputs=self.trained)
         size = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
         if not torch.isfinite(loss) or not torch.isfinite(size):
             self._keep(step)
@@ -159,7 +166,7 @@ class _Training:
         target, config = method.target, self.config
         dense = self.decoder(*method.look(pixels, classes), pixels, classes)
         patch = target.backbone.image_size // target.grid
-        place = torch.randint(patch, (2,), generator=generator) * torch.randint(2, (), generator=generator)
+        place = torch.randint(1, max(2, patch), (2,), generator=generator) * torch.randint(2, (), generator=generator)
         corner = tuple(place.tolist())
         scores = SPREAD * standardised(shifted_pool(dense, target.grid, corner))
         shape = (len(scores), min(config.levels, scores.shape[1]), scores.shape[1])
@@ -194,9 +201,9 @@ def _roughness(dense: Float[Tensor, "batch size size"]) -> Float[Tensor, ""]:
     """Mean square of what exceeds the mean of its surroundings, 15 pixels of 224 wide; of maps of standard deviation 1
     (ours: the published maps have a scale).
     """
-    window = max(3, 2 * round(_WINDOW * dense.shape[-1] / 2) + 1)
+    window = max(3, 2 * int(_WINDOW * dense.shape[-1] / 2) + 1)
     scaled = standardised(dense.flatten(1)).view_as(dense)[:, None]
-    return F.relu(scaled - F.avg_pool2d(scaled, window, 1, window // 2)).square().mean()
+    return F.relu(scaled - F.avg_pool2d(scaled, window, 1, window // 2, count_include_pad=False)).square().mean()
 
 
 def _training_key(
@@ -208,6 +215,7 @@ def _training_key(
     decoder: Decoder,
 ) -> str:
     parts: list[Any] = [
+        VERSION,
         [target_key(target) for target in targets],
         dataset.fingerprint,
         rows.tolist(),
@@ -227,7 +235,8 @@ def _check(target: Target, config: RankingConfig, n_pictures: int) -> None:
         )
     pixels = torch.rand(1, 3, *(target.backbone.image_size,) * 2, device=target.device, requires_grad=True)
     with torch.enable_grad():
-        if not target(pixels).requires_grad:
+        scores = target(pixels).sum()
+        if not scores.requires_grad or torch.autograd.grad(scores, pixels, allow_unused=True)[0] is None:
             raise ValueError(
                 "the target has no gradient: an explainer is trained through the model, which must compute with tensors"
             )
