@@ -56,7 +56,7 @@ PROFILES: Mapping[str, RunConfig] = {
         dense=replace(_TOY.dense, epochs=8),
         selection=SelectionConfig(n_features=10, n_per_class=3, gap=0.0, time_limit=30.0),
         fine_tune=replace(_TOY.fine_tune, epochs=8),
-        ranking=RankingConfig(steps=12, fractions=1),
+        ranking=RankingConfig(steps=6, batch_size=2, fractions=1),
     ),
     "cub": _PUBLISHED,
     "cars": replace(_PUBLISHED, profile="cars", data=DataConfig(kind="cars")),
