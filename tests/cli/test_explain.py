@@ -96,6 +96,11 @@ def test_a_learned_ranking_after_its_training(folder, pictures, tmp_path, toy, b
     assert main([*command, "all"]) == 0
     [told] = json.loads((tmp_path / "maps" / "maps.json").read_text())["pictures"]
     assert list(told["maps"]) == ["random", "ranking"]
+    card = run / "explainers" / "model" / "model.json"
+    card.write_text(card.read_text().replace('"target": "', '"target": "other '))
+    assert main([*command, "all"]) == 0
+    assert "left out ranking: the explainer in" in capsys.readouterr().err
+    assert main([*command, "ranking"]) == 1
 
 
 def test_a_concept_from_a_few_pictures(folder, pictures, tmp_path, toy, backbone):
