@@ -64,36 +64,24 @@ def learned_maps(case: Case, model: str, method: LearnedRanking, refine: int) ->
     return found
 
 
-def lead(ours: np.ndarray, theirs: np.ndarray, draws: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean difference, its bootstrap interval over pictures, and the two-sided p value by flipped signs."""
-    difference = ours - theirs
-    means = difference[draws].mean(1)
-    signs = np.random.default_rng(1).choice([-1, 1], (5000, len(difference)))
-    p = (1 + (np.abs((signs * difference).mean(1)) >= abs(difference.mean())).sum()) / 5001
-    return difference.mean(), *np.quantile(means, (0.025, 0.975)), p
+def as_checks(gaps: np.ndarray) -> list[metrics.PartChecks]:
+    """Gaps on their own scale, as `metrics.skill_differences` reads them."""
+    return [metrics.PartChecks({"gap": gaps}, {"gap": np.zeros_like(gaps)}, {"gap": np.ones_like(gaps)})]
 
 
 def show_gaps(gaps: dict[str, np.ndarray]) -> None:
     """One table: means with intervals, and leads of the one pass."""
-    n = len(gaps["ranking"])
-    draws = np.random.default_rng(0).integers(n, size=(2000, n))
-    leads = {name: lead(gaps["ranking"], values, draws) for name, values in gaps.items() if name != "ranking"}
-    order = sorted((found[3], name) for name, found in leads.items())
-    holm = dict(
-        zip(
-            (name for _, name in order),
-            np.maximum.accumulate([min(1.0, p * (len(order) - i)) for i, (p, _) in enumerate(order)]),
-            strict=True,
-        )
-    )
+    checks = {name: as_checks(values) for name, values in gaps.items()}
+    others = {name: found for name, found in checks.items() if name != "ranking"}
+    leads = metrics.skill_differences(checks["ranking"], others, "gap")
     log.info("| method | insertion - deletion | lead of the learned ranking | p (Holm) |\n|---|---|---|---|")
-    for name, values in gaps.items():
-        low, high = np.quantile(values[draws].mean(1), (0.025, 0.975))
+    for name in gaps:
+        alone = metrics.skill_differences(checks[name], {"zero": as_checks(np.zeros_like(gaps[name]))}, "gap")["zero"]
         cells = "| |"
         if name in leads:
-            mean, below, above, _ = leads[name]
-            cells = f"{mean:+.3f} [{below:+.3f}, {above:+.3f}] | {holm[name]:.4f} |"
-        log.info("| %s | %.3f [%.3f, %.3f] | %s", name, values.mean(), low, high, cells)
+            lead = leads[name]
+            cells = f"{lead.value:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] | {lead.p:.4f} |"
+        log.info("| %s | %.3f [%.3f, %.3f] | %s", name, alone.value, alone.low, alone.high, cells)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from qpm_lib.backbones.frozen import FrozenBackbone
 from qpm_lib.backbones.registry import BACKBONES
 from qpm_lib.backbones.torchvision import import_torchvision
 from qpm_lib.core.config import AdapterConfig
+from qpm_lib.explain.ranking.method import new_decoder
 from qpm_lib.model.dense import DenseModel, LinearProbe
 from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.selection.result import Selection
@@ -61,6 +62,16 @@ def classifiers(width, *, seed=0):
             model.head.bias.copy_(weight(N_CLASSES))
         models[name] = model
     return {name: model.eval() for name, model in models.items()}
+
+
+def random_decoder(target, *, seed=0):
+    """A decoder of rankings whose weights are large enough for every input to show."""
+    torch.manual_seed(seed)
+    decoder = new_decoder(target, 8)
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    return decoder
 
 
 def rigged_backbone():

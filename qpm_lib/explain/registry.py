@@ -23,8 +23,9 @@ class MethodEntry(NamedTuple):
 
     `title` for figures and tables. `signed`: maps have values below zero, evidence against the class.
     `class_specific`: the map depends on the class. `needs`: what it reads besides the picture: `tokens` of a
-    transformer, its `attention` weights, `gradients`, `a DinoQPM`, or nothing. `cost` in forward passes of the backbone
-    per picture, for L blocks and N patches; measured in `benchmarks/explanations.py`. `quick`: a few passes at most.
+    transformer, its `attention` weights, `gradients`, `a DinoQPM`, `a trained explainer`, or nothing. `cost` in forward
+    passes of the backbone per picture, for L blocks and N patches; measured in `benchmarks/explanations.py`. `quick`: a
+    few passes at most.
     """
 
     build: type[Method]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from planted_models import random_decoder
 
 from qpm_lib.backbones.weights import state_hash
 from qpm_lib.explain.base import ExplanationMethod
-from qpm_lib.explain.ranking.method import new_decoder
 from qpm_lib.explain.registry import METHODS, make, possible
 from qpm_lib.explain.target import Target
 
@@ -19,14 +19,7 @@ CASES = [(name, kind) for name in METHODS for kind in KINDS if name != "intrinsi
 
 def options_of(name, target):
     """Options that make a method cheap; the explainer of a ranking has random weights."""
-    if name != "ranking":
-        return CHEAP.get(name, {})
-    torch.manual_seed(0)
-    decoder = new_decoder(target, 8)
-    with torch.no_grad():
-        for weight in decoder.parameters():
-            weight.add_(0.2 * torch.randn_like(weight))
-    return {"explainer": decoder}
+    return {"explainer": random_decoder(target)} if name == "ranking" else CHEAP.get(name, {})
 
 
 def hooks_of(module):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from planted_models import random_decoder
 from scipy.stats import spearmanr
 
 from qpm_lib import metrics
@@ -28,12 +29,7 @@ FEW = RankingConfig(steps=60, batch_size=2, fractions=1, levels=4, iterations=5,
 def learned(make_target):
     """A target on 4 x 4 patches and an explainer with random weights for it."""
     target = make_target("toy", "qpm")
-    torch.manual_seed(0)
-    decoder = new_decoder(target, 8)
-    with torch.no_grad():
-        for weight in decoder.parameters():
-            weight.add_(0.2 * torch.randn_like(weight))
-    return LearnedRanking(target, explainer=decoder)
+    return LearnedRanking(target, explainer=random_decoder(target))
 
 
 class Weighted(Target):

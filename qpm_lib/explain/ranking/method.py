@@ -149,8 +149,8 @@ class LearnedRanking(Method):
     def save(self, folder: Path, **card: Any) -> None:
         """Write the decoder, and what it belongs to: `model.safetensors`, then `model.json`."""
         seen = None if self.seen is None else list(self.seen)
-        found = {"target": target_key(self.target), "seen": seen, "history": self.history, "grid": self.target.grid}
-        found |= {"channels": self.decoder.whole.out_features, "classes": self.target.n_classes}
+        found = {"target": target_key(self.target), "seen": seen, "history": self.history}
+        found["channels"] = self.decoder.whole.out_features
         save_module(self.decoder, folder, {**card, **found})
 
     def _load(self, folder: Path) -> Decoder:

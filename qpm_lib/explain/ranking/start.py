@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from qpm_lib.core import read_object, write_atomically
@@ -28,5 +27,4 @@ def embedded_start(target: Target, channels: int = 64) -> Decoder | None:
     decoder = new_decoder(target, channels)
     state = {name: value.float() for name, value in load_file(TOY_RANKING).items()}
     decoder.load_state_dict({**decoder.state_dict(), **state})
-    torch.nn.init.zeros_(decoder.of_class.weight)
     return decoder

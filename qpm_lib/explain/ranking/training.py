@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -82,13 +82,12 @@ def train_ranking(
     torch.manual_seed(seed)
     decoder = new_decoder(targets[0], config.channels) if start is None else copy.deepcopy(start)
     decoder.of_class.requires_grad_(len(targets) == 1)
-    key = _training_key(targets, dataset, rows, config, seed, decoder)
-    if (folder / "model.json").exists() and read_object(folder / "model.json").get("training") == key:
+    run = _Training(targets, dataset, rows, config, seed, decoder, folder)
+    if (folder / "model.json").exists() and read_object(folder / "model.json").get("training") == run.key:
         try:
             return LearnedRanking(targets[0], explainer=folder)
         except ValueError as error:  # damaged
             log.warning("%s: the explainer is trained anew", error)
-    run = _Training(targets, dataset, rows, config, seed, decoder, key, folder)
     for step in run.steps():
         if on_step:
             on_step(step, run.methods[0])
@@ -106,11 +105,12 @@ class _Training:
         config: RankingConfig,
         seed: int,
         decoder: Decoder,
-        key: str,
         folder: Path,
     ) -> None:
         self.dataset, self.rows, self.config = dataset, rows, config
-        self.seed, self.key, self.folder, self.path = seed, key, folder, folder / "training.safetensors"
+        self.seed, self.folder, self.path = seed, folder, folder / "training.safetensors"
+        parts = [VERSION, [target_key(target) for target in targets], dataset.fingerprint, rows.tolist(), seed]
+        self.key = content_hash([*parts, asdict(config), state_hash(decoder.state_dict())])
         self.methods = [LearnedRanking(target, explainer=decoder) for target in targets]
         self.decoder = decoder.train()
         self.trained = [weight for weight in decoder.parameters() if weight.requires_grad]
@@ -204,25 +204,6 @@ def _roughness(dense: Float[Tensor, "batch size size"]) -> Float[Tensor, ""]:
     window = max(3, 2 * int(_WINDOW * dense.shape[-1] / 2) + 1)
     scaled = standardised(dense.flatten(1)).view_as(dense)[:, None]
     return F.relu(scaled - F.avg_pool2d(scaled, window, 1, window // 2, count_include_pad=False)).square().mean()
-
-
-def _training_key(
-    targets: Sequence[Target],
-    dataset: ImageDataset,
-    rows: Tensor,
-    config: RankingConfig,
-    seed: int,
-    decoder: Decoder,
-) -> str:
-    parts: list[Any] = [
-        VERSION,
-        [target_key(target) for target in targets],
-        dataset.fingerprint,
-        rows.tolist(),
-        asdict(config),
-        seed,
-    ]
-    return content_hash([*parts, state_hash(decoder.state_dict())])
 
 
 def _check(target: Target, config: RankingConfig, n_pictures: int) -> None:
