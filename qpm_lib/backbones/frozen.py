@@ -36,7 +36,7 @@ def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
     if name == "toy":
         vit, source = build_toy_vit(), weights or TOY_WEIGHTS
         load_checked(vit, read_state(source), source, name)
-        return vit
+        return set_size(vit, entry, image_size)
     import_torchvision()
     import timm
 
@@ -181,8 +181,6 @@ def check_backbone(
     if (image_size or 0) < 0:
         raise ValueError(f"backbone.image_size (={image_size}) must be a number of pixels, or 0 for the backbone's own")
     size, patch = image_size or BACKBONES[name].image_size, BACKBONES[name].patch_size
-    if name == "toy" and size != BACKBONES[name].image_size:
-        raise ValueError(f"backbone.image_size (={size}) must be 128 for the toy backbone")
     if size % patch:
         raise ValueError(f"backbone.image_size (={size}) must be a multiple of the patch size (={patch})")
     blocks = BACKBONES[name].blocks

@@ -108,12 +108,7 @@ def _said(
 
 
 def picture_truths(exact: ExactParts, dataset: ImageDataset, scenes: Scenes, grid: int) -> list[PictureTruth]:
-    """The truth about every picture of `exact`, for maps on a grid of g x g patches, for the predicted class of each.
-
-    Raises
-    ------
-    ValueError : when the pictures do not divide into such a grid.
-    """
+    """The truth about every picture of `exact`, for maps on a g x g grid, for the predicted class of each."""
     return [_truth(exact, i, dataset, scenes, grid) for i in range(len(exact.rows))]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from einops import einsum, reduce
+from einops import einsum
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,17 +34,16 @@ def part_importance(
 
 
 def coverage(regions: Bool[np.ndarray, "regions h w"], grid: int) -> Float[np.ndarray, "regions g g"]:
-    """Share of each patch that each region covers.
+    """Share of each patch that each region covers, by area: patches need not end where pixels do."""
+    down, across = (_overlap(grid, side) for side in regions.shape[1:])
+    return down @ regions.astype(float) @ across.T
 
-    Raises
-    ------
-    ValueError : when the picture does not divide into g x g patches.
-    """
-    height, width = regions.shape[1:]
-    if height % grid or width % grid:
-        raise ValueError(f"a picture of {height} x {width} pixels does not divide into a grid (={grid}) of patches")
-    shape = {"y": height // grid, "x": width // grid}
-    return reduce(regions.astype(float), "r (gy y) (gx x) -> r gy gx", "mean", **shape)
+
+def _overlap(grid: int, pixels: int) -> Float[np.ndarray, "g pixels"]:
+    """Share of each of g equal stretches that each of a number of pixels takes."""
+    first, pixel = np.arange(grid)[:, None] * pixels / grid, np.arange(pixels)
+    overlap = np.minimum(first + pixels / grid, pixel + 1) - np.maximum(first, pixel)
+    return overlap.clip(0) * grid / pixels
 
 
 def read_out(covered: Float[np.ndarray, "regions g g"]) -> Float[np.ndarray, "regions g g"]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 from qpm_lib.backbones.frozen import FrozenBackbone, load_backbone
 from qpm_lib.backbones.registry import BACKBONES
@@ -80,11 +81,20 @@ def test_pictures_of_another_size_are_refused(backbone):
         backbone.tokens(torch.zeros(1, 3, 64, 64))
 
 
+def test_the_embedded_backbone_reads_other_sizes(backbone):
+    finer = load_backbone("toy", image_size=192)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    coarse, fine = (b.tokens(b.preprocess([image])).patches for b in (backbone, finer))
+    assert finer.grid == 24 and fine.shape == (1, 576, 192) and coarse.shape == (1, 256, 192)
+    assert F.cosine_similarity(fine.mean(1), coarse.mean(1)).item() > 0.9
+    assert finer.fingerprint != backbone.fingerprint
+
+
 def test_unknown_names_and_sizes():
     with pytest.raises(ValueError, match="unknown backbone 'resnet'.*toy"):
         load_backbone("resnet")
-    with pytest.raises(ValueError, match="=224.*128"):
-        load_backbone("toy", image_size=224)
+    with pytest.raises(ValueError, match="=130.*8"):
+        load_backbone("toy", image_size=130)
     with pytest.raises(ValueError, match="=225.*14"):
         load_backbone("dinov2_vits14_reg", image_size=225)
     for depth in (7, -1):

@@ -75,11 +75,16 @@ def test_the_read_out_is_the_least_squares_fit():
     np.testing.assert_allclose(np.tensordot(read_out(covered), noise, 2), fit, atol=1e-9)
 
 
-def test_a_region_that_cannot_be_seen_is_read_as_zero_and_grids_must_fit():
+def test_coverage_is_the_share_of_area_on_any_grid():
+    where, fine = regions(), np.kron(regions(), np.ones((1, 3, 3), bool))  # 96 x 96 divides into 24 patches
+    np.testing.assert_allclose(coverage(where, 24), fine.reshape(6, 24, 4, 24, 4).mean((2, 4)), atol=1e-12)
+    np.testing.assert_allclose(coverage(where, 8), where.reshape(6, 8, 4, 8, 4).mean((2, 4)), atol=1e-12)
+    np.testing.assert_allclose(coverage(where, 5).mean((1, 2)), where.mean((1, 2)))
+
+
+def test_a_region_that_cannot_be_seen_is_read_as_zero():
     where = regions()
     where[1] = False
     where[5] = ~where[:5].any(0)
     weights = read_out(coverage(where, 8))
     assert not weights[1].any()
-    with pytest.raises(ValueError, match=r"32 x 32 pixels does not divide into a grid .=5."):
-        coverage(where, 5)
