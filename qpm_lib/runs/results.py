@@ -1,7 +1,10 @@
 """What the chapters of a run leave, each file with the hash of the settings that made it, checked when it is read."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from qpm_lib.core import RunConfig, choose_device, read_json, stage_key, write_json
 from qpm_lib.data import ImageDataset
@@ -125,7 +128,14 @@ class Results:
         return Snapshot.load(self.path / "snapshot")
 
     def save_method_maps(self, found: MethodMaps) -> None:
-        """Keep maps of explanation methods for the pictures of the snapshot, for the report."""
+        """Keep maps of explanation methods for the pictures of the snapshot, for the report.
+
+        Those of other methods stay, where they are of the same model and pictures.
+        """
+        with contextlib.suppress(ValueError):
+            earlier = self.load_method_maps()
+            if np.array_equal(earlier.rows, found.rows):
+                found = MethodMaps(found.rows, {**earlier.maps, **found.maps})
         found.save(self.path / "explanations", made_by=stage_key(self.config, "model"))
 
     def load_method_maps(self) -> MethodMaps:

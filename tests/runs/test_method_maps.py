@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from qpm_lib.core.profiles import load_profile
 from qpm_lib.explain.registry import make
 from qpm_lib.explain.target import Target
+from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.method_maps import MethodMaps, take_method_maps
 from qpm_lib.runs.snapshot import take_snapshot
 
@@ -44,6 +46,17 @@ def test_they_are_read_as_they_were_written(taken, tmp_path):
     for name, maps in found.maps.items():
         assert np.array_equal(maps, taken[3].maps[name])
     assert json.loads((tmp_path / "maps.json").read_text())["made_by"] == "x"
+
+
+def test_a_run_keeps_the_maps_of_other_methods(taken, tmp_path):
+    found, run = taken[3], RunFolder(tmp_path, load_profile("smoke"))
+    one, other = ({name: found.maps[name]} for name in ("cdam", "rollout"))
+    for maps in (one, other, one):
+        run.save_method_maps(MethodMaps(found.rows, maps))
+    kept = run.load_method_maps().maps
+    assert all(np.array_equal(kept[name], found.maps[name]) for name in ("cdam", "rollout"))
+    run.save_method_maps(MethodMaps(found.rows + 1, other))  # other pictures: the earlier maps do not belong to them
+    assert list(run.load_method_maps().maps) == ["rollout"]
 
 
 def test_what_is_missing_or_damaged_is_named(taken, tmp_path):
