@@ -1,17 +1,18 @@
 """Train the explainer of importance rankings that every run on the embedded backbone begins from.
 
-    python data_scripts/train_toy_ranking.py RUN1 RUN2 [--steps 3000] [--out FOLDER]
+    python data_scripts/train_toy_ranking.py RUN1 RUN2 [--steps 4000] [--imitate 1000] [--out FOLDER]
 
 RUN1, RUN2 and so on are runs on rendered birds, finished up to chapter 4, that differ in their seed: the explainer
-learns from their QPMs and linear probes in turn, on training pictures, and from no class of its own. Those of seeds 1
-and 2 (`qpm run --set seed=1 --out RUN1`) and 3000 steps made `qpm_lib/assets/toy_ranking.safetensors`, in about 35
-minutes on two CPU cores. A stopped call goes on. Chapter 10 adapts it to the model of its run.
+learns from their QPMs and linear probes in turn, on training pictures, and from no class of its own: first the order of
+AttnLRP, then the measure itself. Those of seeds 1 and 2 (`qpm run --set seed=1 --to 04 --out RUN1`) and 4000 steps made
+`qpm_lib/assets/toy_ranking.safetensors`, in about an hour on one CPU core. A stopped call goes on. Chapter 10 adapts it
+to the model of its run.
 """
 
 import argparse
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import qpm_lib
@@ -25,7 +26,8 @@ def main() -> None:
     """Train, and write the weights with a card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--imitate", type=int, default=1000, help="steps that learn the order of AttnLRP")
     parser.add_argument("--out", type=Path, default=Path("toy_ranking"), help="folder (default: toy_ranking)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -40,7 +42,7 @@ def main() -> None:
         model = run.load_model().with_backbone(backbone)
         probe = qpm_lib.train_linear_probe(store, seed=run.config.seed)
         targets += [Target(model, backbone), Target(probe, backbone)]
-    config = load_profile("toy", **{"ranking.steps": arguments.steps}).ranking
+    config = replace(load_profile("toy").ranking, steps=arguments.steps, imitate=arguments.imitate)
 
     def say(step: int, _: object) -> None:
         if step % 100 == 99:

@@ -103,12 +103,14 @@ class SelectionConfig:
 class RankingConfig:
     """Training of the explainer of chapter 10 (learned importance ranking).
 
+    In the first `imitate` of the steps it learns the order of AttnLRP, then the measure.
     `second` is the share of pictures for which the second class is explained, `fractions` how many shares of the
     picture are taken away in a step for each of deletion and insertion, `levels` the groups of ranks, `noise` the
     scale of Gumbel noise, and `reference` what is shown instead: mean, blur, black, or any of the three.
     """
 
     steps: int = 150
+    imitate: int = 0
     batch_size: int = 4
     fractions: int = 2
     levels: int = 32

@@ -66,6 +66,28 @@ def test_the_order_of_a_planted_linear_model_is_learned(make_target, tmp_path):
     assert start.std() < 1e-3 or spearmanr(start.flatten(), weights).statistic < 0.5
 
 
+def test_the_first_steps_learn_the_order_of_attn_lrp(make_target, toy, tmp_path):
+    target = make_target("toy", "probe")
+    config = replace(FEW, steps=80, imitate=80, batch_size=8, lr=1e-2)
+    rows = range(0, len(toy), 8)
+    images = [target.backbone.square(toy.image(row)) for row in rows]
+    with torch.no_grad():
+        labels = target(target.pixels(images)).argmax(1)
+    wanted = make("attn_lrp", target)(images, labels).flatten(1)
+
+    def likeness(method):
+        method.seen = None
+        maps = method(images, labels).flatten(1)
+        return np.mean([spearmanr(a, b).statistic for a, b in zip(maps, wanted, strict=True)])
+
+    learned = train_ranking(target, toy, rows, tmp_path, config)
+    assert not learned.history
+    assert likeness(learned) > 0.3 + max(0.0, likeness(LearnedRanking(target, explainer=random_decoder(target))))
+    for imitate in (-1, 81):
+        with pytest.raises(ValueError, match=rf"ranking.imitate .={imitate}. must be from 0 to ranking.steps .=80."):
+            train_ranking(target, toy, rows, tmp_path, replace(config, imitate=imitate))
+
+
 def test_the_hard_areas_are_the_measure(learned, noise):
     labels = torch.tensor([0, 2, 1])
     maps = learned(noise, labels)

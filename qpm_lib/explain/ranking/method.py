@@ -15,7 +15,7 @@ from qpm_lib.core import content_hash, progress, read_object
 from qpm_lib.explain.base import Method
 from qpm_lib.explain.ranking.decoder import Decoder
 from qpm_lib.explain.ranking.objective import standardised
-from qpm_lib.explain.ranking.reading import several_depths, token_evidence
+from qpm_lib.explain.ranking.reading import read, several_depths
 from qpm_lib.explain.ranking.refinement import refine_one
 from qpm_lib.explain.target import Target
 from qpm_lib.model import load_module, save_module
@@ -97,14 +97,7 @@ class LearnedRanking(Method):
     ) -> Float[Tensor, "batch size size"]:
         """Dense maps of one batch."""
         self.decoder.eval()
-        return self.decoder(*self.look(pixels, targets), pixels, targets)
-
-    def look(
-        self, pixels: Float[Tensor, "batch 3 size size"], targets: Int[Tensor, "batch"]
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """What the decoder reads: patch tokens of several depths, the CLS token, and the evidence of each token."""
-        tokens, last = several_depths(self.target.backbone, pixels)
-        return tokens, last.cls.float(), token_evidence(self.target, last, targets)
+        return self.decoder(read(self.target, pixels, targets), pixels, targets)
 
     def refine(
         self,

@@ -14,6 +14,7 @@ from qpm_lib.explain.target import Target
 
 # Standard deviation of the scores of a picture when they are sorted softly, beside anchors in [0, 1].
 SPREAD = 6.0
+_WINDOW = 15 / 224
 REFERENCES = ("mean", "blur", "black")
 
 
@@ -142,3 +143,12 @@ def standardised(scores: Float[Tensor, "batch cells"]) -> Float[Tensor, "batch c
     """Scores with mean 0 and standard deviation 1: a ranking has no scale of its own."""
     centred = scores - scores.mean(1, keepdim=True)
     return centred / (centred.square().mean(1, keepdim=True) + 1e-10).sqrt()
+
+
+def roughness(dense: Float[Tensor, "batch size size"]) -> Float[Tensor, ""]:
+    """Mean square of what exceeds the mean of its surroundings, 15 pixels of 224 wide; of maps of standard deviation 1
+    (ours: the published maps have a scale).
+    """
+    window = max(3, 2 * int(_WINDOW * dense.shape[-1] / 2) + 1)
+    scaled = standardised(dense.flatten(1)).view_as(dense)[:, None]
+    return F.relu(scaled - F.avg_pool2d(scaled, window, 1, window // 2, count_include_pad=False)).square().mean()

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from qpm_lib.backbones import state_hash
 from qpm_lib.core import VERSION, RankingConfig, content_hash, progress, read_object
 from qpm_lib.data import ImageDataset
+from qpm_lib.explain.attn_lrp import AttnLRP
 from qpm_lib.explain.ranking.decoder import Decoder
 from qpm_lib.explain.ranking.method import LearnedRanking, new_decoder, target_key
 from qpm_lib.explain.ranking.objective import (
@@ -25,15 +26,17 @@ from qpm_lib.explain.ranking.objective import (
     areas,
     draw_fractions,
     reference,
+    roughness,
     shifted_pool,
     standardised,
 )
+from qpm_lib.explain.ranking.reading import read
 from qpm_lib.explain.ranking.resume import Step, keep, resume
 from qpm_lib.explain.ranking.sorting import gumbel, soft_sort
 from qpm_lib.explain.target import Target
 
 log = logging.getLogger(__name__)
-_KEEP_EVERY, _WARM_UP, _WINDOW = 50, 0.06, 15 / 224
+_KEEP_EVERY, _WARM_UP = 50, 0.06
 
 
 class _Batch(NamedTuple):
@@ -58,8 +61,9 @@ def train_ranking(
     Each step takes some pictures, explains the predicted class (or, for some, the second), sorts the map softly, and
     lowers deletion minus insertion plus 0.0025 times the mean square of what exceeds its surroundings (arXiv
     2604.05819). AdamW, 6 % warm-up, cosine, gradients cut at norm 1, tau from 1 to 0.3. Ours: scores are standardised,
-    one matrix of ranks serves both curves, ranks come in groups, and in half of the steps the grid lies elsewhere than
-    the patches, so that a map can be finer than they are.
+    one matrix of ranks serves both curves, ranks come in groups, in half of the steps the grid lies elsewhere than the
+    patches, so that a map can be finer than they are, and the first `config.imitate` steps learn the ranks of AttnLRP
+    instead (mean square; a step costs a third, and the measure takes over from a good map).
 
     What is finished is not trained again; a stopped call goes on from its last 50 steps, with the same
     result (on a CPU to the bit).
@@ -136,8 +140,11 @@ class _Training:
             warm = min(1.0, (step + 1) / max(1.0, _WARM_UP * config.steps))
             group["lr"] = config.lr * warm * 0.5 * (1 + math.cos(math.pi * done))
         self.decoder.train()
-        found, roughness = self._forward(method, batch, tau=0.3**done)
-        loss = (found.deletion - found.insertion).mean() + 0.0025 * roughness
+        if step < config.imitate:
+            found, loss = None, _unlike(self._draw(method, batch), method.target, batch)
+        else:
+            found, roughness = self._forward(method, batch, tau=0.3**done)
+            loss = (found.deletion - found.insertion).mean() + 0.0025 * roughness
         self.optimiser.zero_grad()
         loss.backward(inputs=self.trained)
         size = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
@@ -149,7 +156,8 @@ class _Training:
             )
         self.optimiser.step()
         self.explained.update(batch.classes.tolist())
-        self.history.append((step, *(float(area.detach().mean()) for area in found)))
+        if found:
+            self.history.append((step, *(float(area.detach().mean()) for area in found)))
 
     def _batch(self, step: int, target: Target) -> _Batch:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
@@ -161,10 +169,13 @@ class _Training:
         second = (torch.rand(size, generator=generator) < self.config.second).to(best.device)
         return _Batch(pixels, torch.where(second, best[:, 1], best[:, 0]), generator)
 
+    def _draw(self, method: LearnedRanking, batch: _Batch) -> Tensor:
+        seen = read(method.target, batch.pixels, batch.classes)
+        return self.decoder(seen, batch.pixels, batch.classes)
+
     def _forward(self, method: LearnedRanking, batch: _Batch, tau: float) -> tuple[Areas, Tensor]:
         pixels, classes, generator = batch
-        target, config = method.target, self.config
-        dense = self.decoder(*method.look(pixels, classes), pixels, classes)
+        target, config, dense = method.target, self.config, self._draw(method, batch)
         patch = target.backbone.image_size // target.grid
         place = torch.randint(1, max(2, patch), (2,), generator=generator) * torch.randint(2, (), generator=generator)
         corner = tuple(place.tolist())
@@ -176,7 +187,7 @@ class _Training:
         kind = kinds[int(torch.randint(len(kinds), (), generator=generator))]
         instead = reference(target, pixels, kind)
         found = areas(target, pixels, instead, ranks, classes, draw_fractions(config.fractions, generator), corner)
-        return found, _roughness(dense)
+        return found, roughness(dense)
 
     def _keep(self, step: int) -> None:
         keep(self.path, self.key, self.decoder, self.optimiser, step, self.history, self.explained)
@@ -197,13 +208,12 @@ class _Training:
         return method
 
 
-def _roughness(dense: Float[Tensor, "batch size size"]) -> Float[Tensor, ""]:
-    """Mean square of what exceeds the mean of its surroundings, 15 pixels of 224 wide; of maps of standard deviation 1
-    (ours: the published maps have a scale).
-    """
-    window = max(3, 2 * int(_WINDOW * dense.shape[-1] / 2) + 1)
-    scaled = standardised(dense.flatten(1)).view_as(dense)[:, None]
-    return F.relu(scaled - F.avg_pool2d(scaled, window, 1, window // 2, count_include_pad=False)).square().mean()
+def _unlike(dense: Float[Tensor, "batch size size"], target: Target, batch: _Batch) -> Float[Tensor, ""]:
+    """Mean square between the scores of patches and their ranks by AttnLRP, both of standard deviation 1."""
+    wanted = AttnLRP(target).maps(batch.pixels, batch.classes).flatten(1)
+    ranks = wanted.argsort(1).argsort(1).to(dense)
+    scores = F.adaptive_avg_pool2d(dense, target.grid).flatten(1)
+    return F.mse_loss(standardised(scores), standardised(ranks))
 
 
 def _check(target: Target, config: RankingConfig, n_pictures: int) -> None:
@@ -213,6 +223,11 @@ def _check(target: Target, config: RankingConfig, n_pictures: int) -> None:
         raise ValueError(
             f"ranking.steps (={config.steps}), batch_size (={config.batch_size}) and fractions (={config.fractions}) "
             f"must be at least 1, levels (={config.levels}) at least 2, channels (={config.channels}) a multiple of 4"
+        )
+    if config.imitate and not (0 < config.imitate <= config.steps and target.backbone.is_transformer):
+        raise ValueError(
+            f"ranking.imitate (={config.imitate}) must be from 0 to ranking.steps (={config.steps}), and 0 for a "
+            "backbone that is no transformer"
         )
     pixels = torch.rand(1, 3, *(target.backbone.image_size,) * 2, device=target.device, requires_grad=True)
     with torch.enable_grad():
