@@ -7,6 +7,8 @@ from qpm_lib.core.artifacts import (
     make_cache_folder,
     read_json,
     read_object,
+    save_arrays,
+    saved_arrays,
     write_atomically,
     write_json,
 )
@@ -41,6 +43,8 @@ __all__ = [
     "read_json",
     "read_object",
     "read_redundancy_rule",
+    "save_arrays",
+    "saved_arrays",
     "seed_everything",
     "setting_names",
     "stage_key",

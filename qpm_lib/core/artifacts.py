@@ -1,15 +1,19 @@
-"""Files that are whole or absent: atomic writes, hashes, JSON, and the lock of a folder."""
+"""Files that are whole or absent: atomic writes, hashes, JSON, and arrays with a card."""
 
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -76,6 +80,36 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} is damaged (it holds no object): delete it and run again")
     return found
+
+
+def save_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> None:
+    """Write arrays to `NAME.safetensors` and, last, a card to `NAME.json`: where there is a card, all is there."""
+    (folder / f"{name}.json").unlink(missing_ok=True)
+    tensors = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    write_atomically(folder / f"{name}.safetensors", lambda path: save_file(tensors, path))
+    write_json(folder / f"{name}.json", card)
+
+
+@contextmanager
+def saved_arrays(
+    folder: Path, name: str, *, what: str, chapter: str
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, Any]]]:
+    """Arrays and card that `save_arrays` wrote; an error in the block, which takes them apart, means damage, too.
+
+    Parameters
+    ----------
+    what : they are, and chapter : that makes them, for messages.
+
+    Raises
+    ------
+    ValueError : when there are none, or they are damaged.
+    """
+    if not (folder / f"{name}.json").exists():
+        raise ValueError(f"{folder} holds no {what}: run chapter {chapter} first")
+    try:
+        yield load_file(folder / f"{name}.safetensors"), read_object(folder / f"{name}.json")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} is damaged ({error}): run chapter {chapter} again") from error
 
 
 def content_hash(value: Any) -> str:

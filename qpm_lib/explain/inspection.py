@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from qpm_lib.core import progress, read_json, write_atomically, write_json
+from qpm_lib.core import progress, save_arrays, saved_arrays
 from qpm_lib.explain.nave import SharedClusters
 from qpm_lib.plotting import cluster_colours
 
@@ -79,10 +77,8 @@ class Inspection:
 
     def save(self, folder: Path, *, made_by: str = "") -> None:
         """Write `clusters.safetensors` and, last, `clusters.json`."""
-        (folder / "clusters.json").unlink(missing_ok=True)
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
-        write_atomically(folder / "clusters.safetensors", lambda path: save_file(tensors, path))
-        write_json(folder / "clusters.json", {"made_by": made_by, "pictures": list(self.names)})
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        save_arrays(folder, "clusters", arrays, {"made_by": made_by, "pictures": list(self.names)})
 
     @classmethod
     def load(cls, folder: Path) -> "Inspection":
@@ -92,18 +88,13 @@ class Inspection:
         ------
         ValueError : when there is none, or it is damaged.
         """
-        if not (folder / "clusters.json").exists():
-            raise ValueError(f"{folder} holds no clusters: run chapter 09 first")
-        try:
-            names = tuple(read_json(folder / "clusters.json")["pictures"])
-            arrays = load_file(folder / "clusters.safetensors")
+        with saved_arrays(folder, "clusters", what="clusters", chapter="09") as (arrays, card):
+            names = tuple(card["pictures"])
             made = cls(names, **{name: arrays[name] for name in _ARRAYS})
             if len(made.labels) != len(names) or made.cuts.shape != (len(made.sizes),) * 2:
                 raise ValueError("the clusters do not fit the pictures")
             if made.labels.max(initial=0) >= len(made.sizes):
                 raise ValueError("labels name clusters that are not there")
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder} is damaged ({error}): run chapter 09 again") from error
         return made
 
 

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int8
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from qpm_lib.core import progress, write_atomically, write_json
+from qpm_lib.core import progress, save_arrays, saved_arrays
 from qpm_lib.data import ImageDataset
 from qpm_lib.explain import METHODS, ExplanationMethod
 from qpm_lib.model import DinoQPM
@@ -36,10 +34,9 @@ class MethodMaps:
 
     def save(self, folder: Path, *, made_by: str = "") -> None:
         """Write `maps.safetensors` and, last, `maps.json`."""
-        (folder / "maps.json").unlink(missing_ok=True)
-        tensors = {"rows": self.rows, **{f"maps/{name}": maps for name, maps in self.maps.items()}}
-        write_atomically(folder / "maps.safetensors", lambda path: save_file(tensors, path))
-        write_json(folder / "maps.json", {"made_by": made_by, "methods": list(self.maps), "pictures": len(self.rows)})
+        arrays = {"rows": self.rows, **{f"maps/{name}": maps for name, maps in self.maps.items()}}
+        card = {"made_by": made_by, "methods": list(self.maps), "pictures": len(self.rows)}
+        save_arrays(folder, "maps", arrays, card)
 
     @classmethod
     def load(cls, folder: Path) -> "MethodMaps":
@@ -49,16 +46,11 @@ class MethodMaps:
         ------
         ValueError : when there are none, or they are damaged.
         """
-        if not (folder / "maps.json").exists():
-            raise ValueError(f"{folder} holds no maps of methods: run chapter 08 first")
-        try:
-            tensors = load_file(folder / "maps.safetensors")
-            rows = tensors.pop("rows")
-            maps = {name.removeprefix("maps/"): found for name, found in tensors.items()}
+        with saved_arrays(folder, "maps", what="maps of methods", chapter="08") as (arrays, _):
+            rows = arrays.pop("rows")
+            maps = {name.removeprefix("maps/"): found for name, found in arrays.items()}
             if any(m.dtype != np.int8 or m.ndim != 3 or len(m) != len(rows) for m in maps.values()):
                 raise ValueError("the maps do not fit the pictures")
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(f"{folder} is damaged ({error}): run chapter 08 again") from error
         return cls(rows, {name: maps[name] for name in METHODS if name in maps})
 
 

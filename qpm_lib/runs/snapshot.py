@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from qpm_lib.core import progress, write_atomically, write_json
+from qpm_lib.core import progress, save_arrays, saved_arrays, write_atomically
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
 from qpm_lib.model import DinoQPM, outputs, outputs_of
@@ -57,17 +55,11 @@ class Snapshot:
         ------
         ValueError : when there is none, or it is damaged.
         """
-        if not (folder / "snapshot.json").exists():
-            raise ValueError(f"{folder} holds no snapshot: run chapter 07 first")
-        try:
-            snapshot = cls(**load_file(folder / "snapshot.safetensors"))
-        except (OSError, SafetensorError, TypeError) as error:
-            raise ValueError(f"{folder} is damaged ({error}): run chapter 07 again") from error
-        missing = [row for row in snapshot.rows.tolist() if not (folder / "pictures" / f"{row}.jpg").exists()]
-        if missing:
-            raise ValueError(
-                f"{folder} lacks {len(missing)} pictures, the first is {missing[0]}.jpg: run chapter 07 again"
-            )
+        with saved_arrays(folder, "snapshot", what="snapshot", chapter="07") as (arrays, _):
+            snapshot = cls(**arrays)
+            missing = [row for row in snapshot.rows.tolist() if not (folder / "pictures" / f"{row}.jpg").exists()]
+            if missing:
+                raise ValueError(f"it lacks {len(missing)} pictures, the first is {missing[0]}.jpg")
         return snapshot
 
 
@@ -164,8 +156,6 @@ def _write(snapshot: Snapshot, model: DinoQPM, dataset: ImageDataset, folder: Pa
         write_atomically(
             folder / "pictures" / f"{row}.jpg", lambda temporary, image=image: image.save(temporary, "JPEG", quality=88)
         )
-    tensors = {field.name: np.ascontiguousarray(getattr(snapshot, field.name)) for field in fields(snapshot)}
-    write_atomically(folder / "snapshot.safetensors", lambda temporary: save_file(tensors, temporary))
-    write_json(
-        folder / "snapshot.json", {"made_by": made_by, "pictures": len(snapshot.rows), "answered": len(snapshot.labels)}
-    )
+    arrays = {field.name: getattr(snapshot, field.name) for field in fields(snapshot)}
+    card = {"made_by": made_by, "pictures": len(snapshot.rows), "answered": len(snapshot.labels)}
+    save_arrays(folder, "snapshot", arrays, card)
