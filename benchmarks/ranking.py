@@ -11,6 +11,7 @@ all results are kept in the cache, so that a stopped table goes on.
 
 import argparse
 import logging
+import resource
 import sys
 import time
 from pathlib import Path
@@ -36,7 +37,8 @@ def explainer_of(run: "qpm_lib.runs.RunFolder", case: Case, model: str) -> Learn
     start_time = time.perf_counter()
     place = run.path / "explainers" / FOLDERS[model]
     method = train_ranking(target, case.dataset, rows, place, config, seed=seed, start=start)
-    log.info("%s: explainer ready after %.0f s", model, time.perf_counter() - start_time)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    log.info("%s: explainer ready after %.0f s, peak of memory %.2f GB", model, time.perf_counter() - start_time, peak)
     method.seen = None
     return method
 
