@@ -62,8 +62,9 @@ def train_ranking(
     lowers deletion minus insertion plus 0.0025 times the mean square of what exceeds its surroundings (arXiv
     2604.05819). AdamW, 6 % warm-up, cosine, gradients cut at norm 1, tau from 1 to 0.3. Ours: scores are standardised,
     one matrix of ranks serves both curves, ranks come in groups, in half of the steps the grid lies elsewhere than the
-    patches, so that a map can be finer than they are, and the first `config.imitate` steps learn the ranks of AttnLRP
-    instead (mean square; a step costs a third, and the measure takes over from a good map).
+    patches, so that a map can be finer than they are. With a start, tau is 0.3 all the time and the rate 0.3 of
+    `config.lr`. The first `config.imitate` steps learn the ranks of AttnLRP instead (mean square; a step costs a third,
+    and the measure takes over from a good map).
 
     What is finished is not trained again; a stopped call goes on from its last 50 steps, with the same
     result (on a CPU to the bit).
@@ -86,7 +87,7 @@ def train_ranking(
     torch.manual_seed(seed)
     decoder = new_decoder(targets[0], config.channels) if start is None else copy.deepcopy(start)
     decoder.of_class.requires_grad_(len(targets) == 1)
-    run = _Training(targets, dataset, rows, config, seed, decoder, folder)
+    run = _Training(targets, dataset, rows, config, seed, decoder, folder, started=start is not None)
     if (folder / "model.json").exists() and read_object(folder / "model.json").get("training") == run.key:
         try:
             return LearnedRanking(targets[0], explainer=folder)
@@ -110,8 +111,10 @@ class _Training:
         seed: int,
         decoder: Decoder,
         folder: Path,
+        *,
+        started: bool,
     ) -> None:
-        self.dataset, self.rows, self.config = dataset, rows, config
+        self.dataset, self.rows, self.config, self.started = dataset, rows, config, started
         self.seed, self.folder, self.path = seed, folder, folder / "training.safetensors"
         parts = [VERSION, [target_key(target) for target in targets], dataset.fingerprint, rows.tolist(), seed]
         self.key = content_hash([*parts, asdict(config), state_hash(decoder.state_dict())])
@@ -138,12 +141,12 @@ class _Training:
         batch, done = self._batch(step, method.target), step / config.steps
         for group in self.optimiser.param_groups:
             warm = min(1.0, (step + 1) / max(1.0, _WARM_UP * config.steps))
-            group["lr"] = config.lr * warm * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = (0.3 if self.started else 1.0) * config.lr * warm * 0.5 * (1 + math.cos(math.pi * done))
         self.decoder.train()
         if step < config.imitate:
             found, loss = None, _unlike(self._draw(method, batch), method.target, batch)
         else:
-            found, roughness = self._forward(method, batch, tau=0.3**done)
+            found, roughness = self._forward(method, batch, tau=0.3 if self.started else 0.3**done)
             loss = (found.deletion - found.insertion).mean() + 0.0025 * roughness
         self.optimiser.zero_grad()
         loss.backward(inputs=self.trained)
