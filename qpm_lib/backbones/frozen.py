@@ -49,7 +49,7 @@ def _build(name: str, weights: Path | None, image_size: int) -> nn.Module:
         except (OSError, RuntimeError) as error:
             raise ValueError(
                 f"the weights of {name} could not be downloaded ({type(error).__name__}): "
-                "download them elsewhere and set backbone.weights=<file>"
+                "download them elsewhere and give the file (backbone.weights=<file>, --weights <file>)"
             ) from error
         return vit if name == "resnet50" else set_size(vit, entry, image_size)
     vit, state = timm.create_model(entry.architecture, pretrained=False, **options), read_state(weights)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qpm_lib.cli.output import make_place, printable, show, show_table
+from qpm_lib.cli.output import check_place, printable, show, show_table
 
 NAME, SHORT = "explain", "compare explanation methods on pictures"
 DESCRIPTION = """Where does the evidence for a class lie, according to several methods? A figure per picture with all
@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", metavar="NAMES", help=some + "concept)")
     parser.add_argument("--list-methods", action=_ListMethods, help="say which methods there are, and what they cost")
     asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--target", metavar="CLASS", help="name or number of the class to explain (default: predicted)")
+    named = "class to explain: its name, or its number, from 0 on (default: predicted)"
+    asked.add_argument("--target", metavar="CLASS", help=named)
     concept = "explain likeness to the pictures in this folder instead of a class"
     asked.add_argument("--concept", type=Path, metavar="FOLDER", help=concept)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where figures and maps go")
@@ -64,7 +65,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
     folder, files = model_folder(arguments.model), find_pictures(arguments.images)
     kept = [folder, *(folder.parent / name for name in ("explanations", "explainers"))]
-    make_place(arguments.out, arguments.images, kept)
+    check_place(arguments.out, arguments.images, kept)
     model = DinoQPM.load(folder)
     wanted = _class_number(arguments.target, model.class_names)
     model = attach_backbone(model, weights=arguments.weights, device=arguments.device)
@@ -137,8 +138,9 @@ def _class_number(text: str | None, names: Any) -> int | None:
     if text.isdecimal() and int(text) < len(names):
         return int(text)
     near = get_close_matches(text, names, 1, 0.3)
-    hint = f"did you mean {near[0]}, or " if near else ""
-    raise ValueError(f"--target {text!r} is no class of this model: {hint}a number from 0 to {len(names) - 1}")
+    hint = f"did you mean {near[0]}? Give " if near else "give "
+    numbers = f"its name, or a number from 0 to {len(names) - 1}"
+    raise ValueError(f"--target {text!r} is no class of this model: {hint}{numbers}")
 
 
 def _names(text: str | None, target: Any, explainer: Path) -> list[str]:

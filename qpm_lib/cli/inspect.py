@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qpm_lib.cli.output import make_place, printable, show, show_table
+from qpm_lib.cli.output import check_place, printable, show, show_table
 
 NAME, SHORT = "inspect", "what an encoder groups together in pictures, without labels"
 DESCRIPTION = """What does the encoder see, before any class is named? Activations of several depths are clustered over
@@ -60,7 +60,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise ValueError(f"--seed (={arguments.seed}) must not be negative")
     images, names, classes, skipped, backbone = _source(arguments)
-    make_place(arguments.out, arguments.source)
+    check_place(arguments.out, arguments.source)
     for one in skipped:
         sys.stderr.write(f"skipped {printable(one)}\n")
 

@@ -42,8 +42,8 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def make_place(out: Path, looked_at: Sequence[Path], kept: Sequence[Path] = ()) -> None:
-    """Make the folder of `--out`.
+def check_place(out: Path, looked_at: Sequence[Path], kept: Sequence[Path] = ()) -> None:
+    """Check that `--out` can be written to; the folder is made with the first file in it.
 
     Parameters
     ----------
@@ -58,7 +58,10 @@ def make_place(out: Path, looked_at: Sequence[Path], kept: Sequence[Path] = ()) 
         raise ValueError(f"--out {out} belongs to the run: name another folder")
     if inside := [path for path in looked_at if path.is_dir() and path.resolve() in above]:
         raise ValueError(f"--out {out} lies in {inside[0]}, which is looked at: name another folder")
+    missing = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            path.rmdir()
     except OSError as error:
         raise ValueError(f"--out {out} cannot be made ({error.strerror}): name a folder") from error

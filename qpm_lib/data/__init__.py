@@ -13,7 +13,7 @@ from qpm_lib.data.download import inventory, obtain, told_by
 from qpm_lib.data.folder import EXTENSIONS, is_picture, read_folder, read_manifest
 from qpm_lib.data.load import find_dataset, load_dataset
 from qpm_lib.data.parts import part_cells
-from qpm_lib.data.pictures import UnreadableError, picture_position, read_image, to_rgb
+from qpm_lib.data.pictures import UnreadableError, all_rgb, picture_position, read_image, to_rgb
 from qpm_lib.data.toy.bird import FACTOR_PART, FACTORS, PARTS, Bird
 from qpm_lib.data.toy.render import CLUTTER, render
 from qpm_lib.data.toy.scenes import ATTRIBUTES, Scenes, load_scenes, present, write_toybirds
@@ -32,6 +32,7 @@ __all__ = [
     "PartLocations",
     "Scenes",
     "UnreadableError",
+    "all_rgb",
     "find_dataset",
     "inventory",
     "is_picture",

@@ -1,7 +1,9 @@
 """Picture files of any kind as RGB, and where a point of a picture lies in the square that a backbone sees."""
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -101,6 +103,20 @@ def to_rgb(image: Image.Image, *, upright: bool = True) -> Image.Image:
     image = image.convert("RGB")
     image.info.pop("exif", None)  # so that nobody turns it again
     return image
+
+
+def all_rgb(images: Sequence[Any]) -> list[Image.Image]:
+    """Pictures as `to_rgb` makes them.
+
+    Raises
+    ------
+    ValueError : for no pictures, or something that is no list of PIL images.
+    """
+    if isinstance(images, Image.Image) or not all(isinstance(image, Image.Image) for image in images):
+        raise ValueError("pictures must be given as a list of PIL images, for example [Image.open(path)]")
+    if not len(images):
+        raise ValueError("no pictures were given")
+    return [to_rgb(image) for image in images]
 
 
 def read_image(path: Path, *, upright: bool = True) -> Image.Image:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from qpm_lib.backbones import FrozenBackbone, tapped
 from qpm_lib.core import progress
-from qpm_lib.data import to_rgb
+from qpm_lib.data import all_rgb
 from qpm_lib.explain.clusters import FINEST, Axes, Clusters, count_distinct
 from qpm_lib.explain.descriptors import Described, descriptors
 
@@ -153,7 +153,7 @@ class NAVE:
             yield images
             return
         if isinstance(images, Image.Image) or not len(images):
-            raise ValueError("give a list of at least one picture, for example [Image.open(path)]")
+            all_rgb(images)  # refuses it
         starts = range(0, len(images), self.batch_size)
         for start in progress(starts, title) if len(starts) > 1 else starts:
             yield self._some([images[i] for i in range(start, min(start + self.batch_size, len(images)))])
@@ -162,7 +162,7 @@ class NAVE:
     def _some(self, images: Sequence[Image.Image]) -> Described:
         backbone = self.backbone
         names = [f"blocks.{depth - 1}.output" for depth in self.depths]
-        pixels = backbone.preprocess([to_rgb(image) for image in images])
+        pixels = backbone.preprocess(all_rgb(images))
         with tapped(backbone, *names) as found:
             backbone(pixels)
         return descriptors(backbone, [found[name].float() for name in names], self.grid)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from qpm_lib.backbones import FrozenBackbone, Tokens, locate, tapped
-from qpm_lib.data import to_rgb
+from qpm_lib.data import all_rgb
 from qpm_lib.model import Classifier, LinearProbe, Output
 
 
@@ -44,11 +44,7 @@ class Target:
         ------
         ValueError : for no pictures, or something that is no picture.
         """
-        if isinstance(images, Image.Image) or not all(isinstance(image, Image.Image) for image in images):
-            raise ValueError("pictures must be given as a list of PIL images, for example [Image.open(path)]")
-        if not len(images):
-            raise ValueError("no pictures were given: there is nothing to explain")
-        return self.backbone.preprocess([to_rgb(image) for image in images]).to(self.device)
+        return self.backbone.preprocess(all_rgb(images)).to(self.device)
 
     def classes(self, targets: Int[Tensor, "batch"] | Sequence[int], count: int) -> Int[Tensor, "batch"]:
         """Class numbers, checked, on the device.
@@ -180,6 +176,6 @@ def concept_target(backbone: FrozenBackbone, images: Sequence[Image.Image], *, b
         raise ValueError("a concept needs pictures that show it: none were given")
     with torch.no_grad():
         parts = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-        found = [backbone(backbone.preprocess([to_rgb(image) for image in part])).cls for part in parts]
+        found = [backbone(backbone.preprocess(all_rgb(part))).cls for part in parts]
     mean = torch.cat(found).mean(0, keepdim=True)
     return Target(LinearProbe(mean.cpu(), torch.zeros(1)).to(mean.device), backbone)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from qpm_lib.backbones import FrozenBackbone
-from qpm_lib.data import to_rgb
+from qpm_lib.data import all_rgb
 from qpm_lib.model.adapter import Adapter, Output
 from qpm_lib.model.described import DescribedModel
 from qpm_lib.model.files import load_module
@@ -80,13 +80,9 @@ class DinoQPM(DescribedModel):
         ------
         ValueError : when there is no backbone to be had, or there are no pictures.
         """
-        if isinstance(images, Image.Image) or not all(isinstance(image, Image.Image) for image in images):
-            raise ValueError("pictures must be given as a list of PIL images, for example [Image.open(path)]")
-        if not len(images):
-            raise ValueError("no pictures were given")
-        backbone = self.backbone
+        pictures, backbone = all_rgb(images), self.backbone
         with torch.no_grad():
-            tokens = backbone.tokens(backbone.preprocess([to_rgb(image) for image in images]))
+            tokens = backbone.tokens(backbone.preprocess(pictures))
             return self(tokens.patches.to(self.device), tokens.cls.to(self.device))
 
     def predict(self, images: Sequence[Image.Image]) -> Prediction:
