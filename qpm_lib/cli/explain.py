@@ -71,11 +71,8 @@ def execute(arguments: argparse.Namespace) -> int:
     model = attach_backbone(model, weights=arguments.weights, device=arguments.device)
     target, names = Target(model, model.backbone), model.class_names
     if arguments.concept:
-        target, names, wanted = (
-            _concept(model.backbone, arguments.concept),
-            [f"concept {arguments.concept.resolve().name}"],
-            0,
-        )
+        names, wanted = [f"concept {arguments.concept.resolve().name}"], 0
+        target = _concept(model.backbone, arguments.concept)
     explainer = folder.parent / "explainers" / "model"
     methods = {}
     for name in _names(arguments.methods, target, explainer):
@@ -96,9 +93,11 @@ def execute(arguments: argparse.Namespace) -> int:
                 skipped.append(one)
                 sys.stderr.write(f"skipped {printable(one.file)}: {one.reason}\n")
                 continue
-            found.append((number, one.maps, one.numbers(model.backbone.aspect)))
+            if not found:
+                _forget(arguments.out)
             stem = printable(Path(one.file).stem).encode()[:200].decode(errors="ignore")
             path = arguments.out / f"{number:04d}_{stem}.png"
+            found.append((number, one.maps, {"figure": path.name, **one.numbers(model.backbone.aspect)}))
             figure = map_figure(one, target)
             write_atomically(path, lambda p, f=figure: f.savefig(p, dpi=110, bbox_inches="tight", format="png"))
             show(f"{printable(one.file)}: why {one.target} ({one.score:.2f}) in {path}")
@@ -108,13 +107,22 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0 if found else 1
 
 
+def _forget(out: Path) -> None:
+    """Take away the figures of an earlier call, which would lie beside the numbers of this one."""
+    from qpm_lib.core import read_object
+
+    if (out / "maps.json").exists():
+        for told in read_object(out / "maps.json").get("pictures", []):
+            (out / Path(str(told.get("figure", "maps.json"))).name).unlink(missing_ok=True)
+        (out / "maps.json").unlink(missing_ok=True)
+
+
 def _write(out: Path, folder: Path, found: list[tuple[int, Any, Any]], skipped: list[Any]) -> None:
     import torch
     from safetensors.torch import save_file
 
     from qpm_lib.core import write_atomically, write_json
 
-    (out / "maps.json").unlink(missing_ok=True)
     maps = {f"{n:04d}/{name}": torch.from_numpy(m).contiguous() for n, own, _ in found for name, m in own.items()}
     write_atomically(out / "maps.safetensors", lambda path: save_file(maps, path))
     pictures = [{"number": f"{number:04d}", **numbers} for number, _, numbers in found]

@@ -76,6 +76,17 @@ def test_another_class_and_all_methods(folder, pictures, tmp_path, toy, monkeypa
         assert list(told["maps"]) == [name for name in METHODS if name != "ranking"]
 
 
+def test_figures_of_an_earlier_call_go(folder, pictures, tmp_path):
+    out, first, second = tmp_path / "maps", pictures / "a.png", pictures / "b ü.png"
+    out.mkdir()
+    (out / "0009_mine.png").write_text("there before the first call")
+    options = ["--methods", "random", "--out", str(out)]
+    assert main(["explain", str(folder), str(first), str(second), *options]) == 0
+    assert {path.name for path in out.glob("*.png")} == {"0009_mine.png", "0001_a.png", "0002_b ü.png"}
+    assert main(["explain", str(folder), str(second), *options]) == 0
+    assert {path.name for path in out.glob("*.png")} == {"0009_mine.png", "0001_b ü.png"}
+
+
 def test_a_learned_ranking_after_its_training(folder, pictures, tmp_path, toy, backbone, capsys, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(folder, run / "model")
