@@ -109,12 +109,16 @@ def _source(arguments: argparse.Namespace) -> tuple[Any, list[str], list[str], l
     files, readable, skipped = find_pictures(arguments.source), [], []
     for number in by_lot(len(files)):
         try:
-            read_image(files[number])
-            readable.append(files[number])
+            extrema = read_image(files[number]).getextrema()
         except UnreadableError as error:
             skipped.append(f"{files[number]}: {error.reason}")
+            continue
+        if all(low == high for low, high in extrema):
+            skipped.append(f"{files[number]}: one colour throughout, in which there is nothing to tell apart")
+        else:
+            readable.append(files[number])
     if not readable:
-        raise ValueError(f"none of {len(skipped)} pictures can be read: {skipped[0]}")
+        raise ValueError(f"none of {len(skipped)} pictures can be used: {skipped[0]}")
     options = {"weights": arguments.weights, "device": choose_device(arguments.device or "auto")}
     backbone = qpm_lib.load_backbone(arguments.backbone or "toy", **options)
     folders = [path.parent.name for path in readable]

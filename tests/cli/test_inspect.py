@@ -118,4 +118,9 @@ def test_bad_places_are_refused(mixed, tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
     assert "does not exist" in capsys.readouterr().err
     assert main(["inspect", str(mixed / "broken.jpg"), "--out", str(tmp_path / "out")]) == 1
-    assert "none of 1 pictures can be read" in capsys.readouterr().err
+    assert "none of 1 pictures can be used" in capsys.readouterr().err
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (20, 10), "grey").save(plain)
+    assert main(["inspect", str(plain), "--out", str(tmp_path / "out")]) == 1
+    assert "plain.png: one colour throughout" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
