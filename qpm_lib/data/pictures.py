@@ -1,7 +1,6 @@
 """Picture files of any kind as RGB, and where a point of a picture lies in the square that a backbone sees."""
 
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +104,8 @@ def to_rgb(image: Image.Image, *, upright: bool = True) -> Image.Image:
     return image
 
 
-def all_rgb(images: Sequence[Any]) -> list[Image.Image]:
-    """Pictures as `to_rgb` makes them.
+def all_rgb(images: Any) -> list[Image.Image]:
+    """Pictures as `to_rgb` makes them, from whatever was given for a list of pictures.
 
     Raises
     ------
