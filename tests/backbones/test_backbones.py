@@ -87,6 +87,8 @@ def test_the_embedded_backbone_reads_other_sizes(backbone):
     coarse, fine = (b.tokens(b.preprocess([image])).patches for b in (backbone, finer))
     assert finer.grid == 24 and fine.shape == (1, 576, 192) and coarse.shape == (1, 256, 192)
     assert F.cosine_similarity(fine.mean(1), coarse.mean(1)).item() > 0.9
+    pooled = F.adaptive_avg_pool2d(finer.token_grid(fine), 16)  # each patch where it was
+    assert F.cosine_similarity(pooled, backbone.token_grid(coarse), dim=1).mean().item() > 0.88
     assert finer.fingerprint != backbone.fingerprint
 
 
