@@ -178,7 +178,10 @@ def _concept(backbone: Any, folder: Path) -> Any:
 
     if not folder.is_dir():
         raise ValueError(f"--concept {folder} is no folder: put a few pictures that show the concept into one")
-    try:
-        return concept_target(backbone, [read_image(path) for path in find_pictures([folder])])
-    except UnreadableError as error:
-        raise ValueError(f"--concept: {error}") from error
+    images = []
+    for path in find_pictures([folder]):
+        try:
+            images.append(read_image(path))
+        except UnreadableError as error:
+            raise ValueError(f"--concept: {path} is {error.reason}: take it out of the folder") from error
+    return concept_target(backbone, images)

@@ -12,7 +12,9 @@ NAME, SHORT = "inspect", "what an encoder groups together in pictures, without l
 DESCRIPTION = """What does the encoder see, before any class is named? Activations of several depths are clustered over
 all pictures (NAVE). Leaves a sheet of segmented pictures (pictures.png), the most typical patches of each cluster
 (clusters.png), the numbers (inspection.json) and the labels of all patches in up to 20 clusters
-(clusters.safetensors), from which any smaller number follows by merging. For example:
+(clusters.safetensors, clusters.json), from which any smaller number follows by merging:
+qpm_lib.explain.Inspection.load(FOLDER).at(8) gives them as an array. Where tokens have an unusually high norm
+(artefacts), artefacts.png shows the pictures with most of them. For example:
   qpm inspect runs/toy --out inside
   qpm inspect my_pictures --backbone dinov2_vits14_reg --weights FILE --k 8 --out inside
 Where the pictures have classes (a run, or a folder with a folder for each class), it also looks for clusters that one
@@ -72,10 +74,11 @@ def execute(arguments: argparse.Namespace) -> int:
     found = inspect_pictures(shared, images, names)
     own, figure = _of_one_class(nave, images, classes) if len(set(classes)) > 1 else ([], None)
     _write(arguments, nave, found, images, own, skipped)
-    path = arguments.out / "of_one_class.png"
-    path.unlink(missing_ok=True)
-    if figure is not None:
-        write_atomically(path, lambda place: figure.savefig(place, dpi=110, bbox_inches="tight", format="png"))
+    for name, drawn in (("of_one_class.png", figure), ("artefacts.png", _artefacts(nave, found, images))):
+        path = arguments.out / name
+        path.unlink(missing_ok=True)
+        if drawn is not None:
+            write_atomically(path, lambda place, f=drawn: f.savefig(place, dpi=110, bbox_inches="tight", format="png"))
     return 0
 
 
@@ -167,11 +170,23 @@ def _of_one_class(nave: Any, images: Any, classes: Sequence[str]) -> tuple[list[
     return sorted(made, key=lambda row: -row["lead"]), figure
 
 
+def _artefacts(nave: Any, found: Any, images: Any) -> Any:
+    """A figure of the pictures with most tokens of high norm, which are marked; None where there are none."""
+    from qpm_lib.explain import marked_sheet
+
+    most = [int(i) for i in (-found.artefacts).argsort(kind="stable")[:12] if found.artefacts[i]]
+    if not most:
+        return None
+    shown = [images[i] for i in most]
+    marked = nave.laid_out(nave.describe(shown).artefacts.cpu()).numpy()
+    return marked_sheet([nave.backbone.square(one) for one in shown], marked, "tokens of high norm")
+
+
 def _write(
     arguments: argparse.Namespace, nave: Any, found: Any, images: Any, own: list[dict[str, Any]], skipped: list[str]
 ) -> None:
     from qpm_lib.core import write_atomically, write_json
-    from qpm_lib.explain import cluster_sheet, contact_sheet
+    from qpm_lib.explain import ARTEFACT, cluster_sheet, contact_sheet
 
     out, k = arguments.out, min(arguments.k, len(found.sizes))
     squares = _Pictures(lambda i: nave.backbone.square(images[i]), range(len(images)))
@@ -199,7 +214,9 @@ def _write(
     head = ("cluster", "of all patches", "of them at the border", "object")
     cells = [[f"{100 * row[name]:.1f} %" for name in ("share", "at_border")] for row in rows]
     show_table([head, *((str(i), *c, "yes" if rows[i]["object"] else "") for i, c in enumerate(cells))])
-    show(f"tokens of high norm: {100 * artefacts:.2f} %")
+    show("object: of the last two groups that merging leaves, the one that touches the border less")
+    where = " (artefacts.png)" if artefacts else ""
+    show(f"tokens of high norm (over {ARTEFACT:g} times the median of their picture): {100 * artefacts:.2f} %{where}")
     if own and own[0]["lead"] > 0:
         best = own[0]
         show(

@@ -5,7 +5,7 @@ from qpm_lib.explain.attn_lrp import AttnLRP
 from qpm_lib.explain.base import ExplanationMethod, Method
 from qpm_lib.explain.cdam import CDAM, IntegratedCDAM, SmoothCDAM
 from qpm_lib.explain.clusters import Axes, Clusters, lloyd
-from qpm_lib.explain.descriptors import Described
+from qpm_lib.explain.descriptors import ARTEFACT, Described
 from qpm_lib.explain.gradients import GradCAM, IntegratedGradients
 from qpm_lib.explain.inspection import Inspection, inspect_pictures, patch_panel
 from qpm_lib.explain.inspection_figures import cluster_sheet, contact_sheet, marked_sheet
@@ -28,6 +28,7 @@ from qpm_lib.explain.target import Rest, Target, concept_target
 from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
 
 __all__ = [
+    "ARTEFACT",
     "AttentionMap",
     "AttnLRP",
     "Axes",

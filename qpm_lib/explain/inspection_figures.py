@@ -19,11 +19,12 @@ def contact_sheet(found: Inspection, read: Sequence[Image.Image], k: int, *, cou
     read : the pictures as the backbone sees them; only those needed are asked for.
     """
     panels, colours, labels = [], found.colours(k), found.at(k)
-    for i in np.unique(np.linspace(0, len(read) - 1, count).astype(int)).tolist():
+    chosen = np.unique(np.linspace(0, len(read) - 1, count).astype(int)).tolist()
+    for i in chosen:
         square = np.asarray(read[i])
         panels += [square, label_overlay(square, labels[i], colours)]
     figure = Figure(figsize=(9.6, 1.6 * -(-len(panels) // 6) + 0.4))
-    show_images(figure.add_subplot(), panels, columns=6, caption=f"{k} clusters")
+    show_images(figure.add_subplot(), panels, columns=6, caption=f"{k} clusters; {len(chosen)} of {len(read)} pictures")
     return figure
 
 

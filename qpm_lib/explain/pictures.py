@@ -119,11 +119,12 @@ def map_figure(found: ExplainedPicture, target: Target, *, columns: int = 6) -> 
     """The picture and all maps beside each other."""
     picture = np.asarray(target.backbone.square(found.image, _SIDE)) / 255
     panels = [picture, *map_panels(picture, found.maps)]
-    titles = ["picture", *(METHODS[name].title for name in found.maps)]
+    entries = [METHODS[name] for name in found.maps]
+    titles = ["picture", *(one.title if one.class_specific else f"{one.title}, any class" for one in entries)]
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(1.9 * columns, 2.2 * rows + 0.4))
     also = "" if found.predicted == found.target else f"; predicted is {found.predicted}"
-    caption = f"why {found.target} ({found.score:.2f}){also}"
+    caption = f"why {found.target} ({found.score:.2f}){also}\neach map on its own scale"
     show_images(figure.subplots(), panels, columns=columns, titles=titles, caption=caption)
     return figure

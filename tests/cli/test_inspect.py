@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import qpm_lib
 from qpm_lib.cli import main
 from qpm_lib.core.profiles import load_profile
 from qpm_lib.data.toy.scenes import write_toybirds
@@ -33,7 +34,8 @@ def test_any_folder_of_pictures(mixed, tmp_path, capsys):
     assert main(["inspect", str(mixed), "--k", "4", "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert "broken.jpg" in printed.err
-    assert "tokens of high norm: 0.00 %" in printed.out
+    assert "tokens of high norm (over 4 times the median of their picture): 0.00 %" in printed.out
+    assert not (out / "artefacts.png").exists()
     told = json.loads((out / "inspection.json").read_text())
     assert (told["k"], told["backbone"], len(told["pictures"]), len(told["skipped"])) == (4, "toy", 3, 1)
     assert [row["share"] for row in told["clusters"]] == sorted(
@@ -45,6 +47,34 @@ def test_any_folder_of_pictures(mixed, tmp_path, capsys):
     assert not (out / "of_one_class.png").exists()
     found = Inspection.load(out)
     assert found.labels.shape == (3, 16, 16)
+
+
+def test_tokens_of_high_norm_are_counted_and_shown(mixed, tmp_path, capsys, monkeypatch):
+    load = qpm_lib.load_backbone
+
+    def planted(*arguments, **options):
+        backbone = load(*arguments, **options)
+
+        def blow_up(_, __, tokens):
+            tokens = tokens.clone()
+            tokens[:, backbone.n_prefix + 37] *= 20
+            return tokens
+
+        backbone.blocks[-1].register_forward_hook(blow_up)
+        return backbone
+
+    monkeypatch.setattr(qpm_lib, "load_backbone", planted)
+    out = tmp_path / "inside"
+    assert main(["inspect", str(mixed), "--out", str(out)]) == 0
+    told = json.loads((out / "inspection.json").read_text())
+    assert told["tokens_of_high_norm"] == pytest.approx(1 / 256)
+    assert Inspection.load(out).artefacts.tolist() == [1, 1, 1]
+    assert "0.39 % (artefacts.png)" in capsys.readouterr().out
+    orange = (np.asarray(Image.open(out / "artefacts.png").convert("RGB")).astype(int) - (213, 94, 0)).__abs__().sum(2)
+    assert (orange < 150).sum() > 100
+    monkeypatch.undo()
+    assert main(["inspect", str(mixed), "--out", str(out)]) == 0
+    assert not (out / "artefacts.png").exists()
 
 
 def test_a_watermark_is_found_in_a_folder_of_classes(tmp_path, capsys):
