@@ -5,9 +5,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from qpm_lib.cli import backbones, doctor, evaluate, explain, inspect, predict, run
+from qpm_lib.cli import backbones, compare, doctor, evaluate, explain, inspect, predict, run
 
-COMMANDS = (run, predict, explain, inspect, evaluate, backbones, doctor)
+COMMANDS = (run, predict, explain, compare, inspect, evaluate, backbones, doctor)
 EPILOG = """examples:
   qpm doctor                                             is everything here that is needed?
   qpm run --profile toy --out runs/toy                   the whole course on rendered birds, on a laptop
@@ -17,6 +17,7 @@ EPILOG = """examples:
   qpm run --profile toy --out runs/sldd --set selection.method=sldd      a baseline: sldd or qsenn
   qpm predict runs/toy PICTURE... --heatmaps maps        class and reasons for pictures
   qpm explain runs/toy PICTURE... --methods intrinsic,cdam --out maps    the maps of several methods
+  qpm compare runs/toy --pictures 16 --out compared      which of them can be believed: tables, and a page of maps
   qpm inspect runs/toy --out inside                      what the encoder groups together, without any class
   qpm evaluate --table runs/toy runs/sldd                the comparison table of these runs
   qpm backbones                                          which backbones there are

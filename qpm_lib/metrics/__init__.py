@@ -12,6 +12,7 @@ from qpm_lib.metrics.faithfulness import (
     curve_gap,
     deletion,
     insertion,
+    map_correlation,
 )
 from qpm_lib.metrics.features import (
     attribute_alignment,
@@ -24,6 +25,7 @@ from qpm_lib.metrics.ground_truth import PictureTruth, maps_for, part_checks, pi
 from qpm_lib.metrics.locality import Locality, blurred, feature_locality, marked_patches
 from qpm_lib.metrics.maps import grid_masks, plausibility, pointing, sid
 from qpm_lib.metrics.naming import propose_names, squared_correlation
+from qpm_lib.metrics.paired import Difference, Estimate, Scores, agreement_over_methods, differences, mean_score
 from qpm_lib.metrics.part_removal import part_deletion
 from qpm_lib.metrics.parts import VARIED, paint, part_importance, read_out
 from qpm_lib.metrics.purity import Purity, feature_purity
@@ -40,7 +42,7 @@ from qpm_lib.metrics.segmentation import (
     region_iou,
     stability,
 )
-from qpm_lib.metrics.skill import CHECKS, Difference, PartChecks, Skill, skill_differences, skill_rows
+from qpm_lib.metrics.skill import CHECKS, PartChecks, Skill, skill_rows
 from qpm_lib.metrics.trade_off import trade_off
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "CHECKS",
     "Curves",
     "Difference",
+    "Estimate",
     "Evaluation",
     "ExactParts",
     "Exclusive",
@@ -60,9 +63,11 @@ __all__ = [
     "Purity",
     "Randomised",
     "SUBSETS",
+    "Scores",
     "Skill",
     "VARIED",
     "accuracy",
+    "agreement_over_methods",
     "attribute_alignment",
     "blurred",
     "bootstrap_interval",
@@ -77,6 +82,7 @@ __all__ = [
     "correlation",
     "curve_gap",
     "deletion",
+    "differences",
     "evaluate",
     "exact_parts",
     "exclusive_clusters",
@@ -87,8 +93,10 @@ __all__ = [
     "insertion",
     "interactions",
     "localised",
+    "map_correlation",
     "maps_for",
     "marked_patches",
+    "mean_score",
     "paint",
     "part_agreement",
     "part_checks",
@@ -104,7 +112,6 @@ __all__ = [
     "removal_curves",
     "shapley",
     "sid",
-    "skill_differences",
     "skill_rows",
     "squared_correlation",
     "stability",

@@ -140,11 +140,14 @@ def class_sensitivity(
     """
     with torch.no_grad():
         ranked = torch.cat([target(target.pixels([image])) for image in images]).argsort(1, descending=True).cpu()
-    own = explain(images, ranked[:, 0]).flatten(1).double().numpy()
+    own = explain(images, ranked[:, 0])
     others = {"second": ranked[:, min(1, ranked.shape[1] - 1)], "least": ranked[:, -1]}
-    return {
-        name: 1 - _pearson(own, explain(images, labels).flatten(1).double().numpy()) for name, labels in others.items()
-    }
+    return {name: 1 - map_correlation(own, explain(images, labels)) for name, labels in others.items()}
+
+
+def map_correlation(a: Float[Tensor, "batch g g"], b: Float[Tensor, "batch g g"]) -> Float[np.ndarray, "batch"]:
+    """Pearson correlation of two maps of each picture over patches; NaN where one is constant."""
+    return _pearson(*(maps.flatten(1).double().cpu().numpy() for maps in (a, b)))
 
 
 def _pearson(a: Float[np.ndarray, "batch n"], b: Float[np.ndarray, "batch n"]) -> Float[np.ndarray, "batch"]:

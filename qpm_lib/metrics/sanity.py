@@ -35,10 +35,13 @@ def randomisation_check(
     targets: Int[Tensor, "batch"],
     *,
     seed: int = 0,
+    cascade: bool = True,
 ) -> Randomised:
     """Explain copies of a target whose weights are shuffled (each tensor among its own entries, which keeps their
     sizes), from the head down to the embedding of patches, cumulatively. (The final norm, the CLS token and the
     position embedding, and what comes before the stages of a ResNet, stay.)
+
+    Without `cascade` only the last stage is looked at, in which everything is shuffled.
 
     A map that stays the same does not explain the model. (The published check draws new initial weights; shuffling is
     ours, because it is defined for every layer.)
@@ -51,13 +54,15 @@ def randomisation_check(
     if twin.backbone.is_transformer:
         parts += [("embedding", twin.backbone.network.patch_embed)]
     first = build(twin)(images, targets)
-    maps = [first]
-    for _, part in parts:
+    maps, last = [first], parts[-1][0]
+    for name, part in parts:
         _shuffle(part, generator)
-        maps.append(build(twin)(images, targets))
+        if cascade or name == last:
+            maps.append(build(twin)(images, targets))
     scores = [[np.array([f(a, b) for a, b in zip(m.numpy(), first.numpy(), strict=True)]) for m in maps]
               for f in (_spearman, structural_similarity)]  # fmt: skip
-    return Randomised(("none", *(name for name, _ in parts)), *(np.stack(rows) for rows in scores))
+    names = [name for name, _ in parts] if cascade else [last]
+    return Randomised(("none", *names), *(np.stack(rows) for rows in scores))
 
 
 def _shuffle(part: nn.Module, generator: torch.Generator) -> None:

@@ -128,13 +128,20 @@ def show_images(
     return ax
 
 
-def show_maps(ax: Axes, picture: Image, maps: Mapping[str, Float[np.ndarray, "g g"]], *, caption: str = "") -> Axes:
-    """A picture and maps over it in a row, each scaled by itself, with its name above: a map with values below zero in
-    two colours around grey, any other from its smallest value on.
+def show_maps(
+    ax: Axes,
+    picture: Image,
+    maps: Mapping[str, Float[np.ndarray, "g g"]],
+    *,
+    columns: int | None = None,
+    caption: str = "",
+) -> Axes:
+    """A picture and maps over it, each scaled by itself, with its name above, in one row without `columns`: a map with
+    values below zero in two colours around grey, any other from its smallest value on.
     """
     panels = [
         signed_overlay(picture, heat) if heat.min() < 0 else overlay(picture, heat - heat.min(), PALETTE[3])
         for heat in maps.values()
     ]
     titles = ["picture", *maps]
-    return show_images(ax, [picture, *panels], columns=len(titles), titles=titles, caption=caption)
+    return show_images(ax, [picture, *panels], columns=columns or len(titles), titles=titles, caption=caption)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qpm_lib.comparison import Comparison
 from qpm_lib.model import DinoQPM
 from qpm_lib.report.classes import class_page, classes_page
 from qpm_lib.report.clusters import clusters_page
@@ -18,6 +19,7 @@ from qpm_lib.report.index import chapter_title, index_page, maker_of
 from qpm_lib.report.mistakes import mistakes_page
 from qpm_lib.report.notebooks import notebook_html
 from qpm_lib.report.pages import Page, class_file, feature_file, render, whole_page
+from qpm_lib.report.side_by_side import side_by_side_page
 from qpm_lib.report.view import ModelView
 from qpm_lib.runs import Chapter, RunFolder, Snapshot, chain, current_chapters, is_whole
 
@@ -65,6 +67,9 @@ def _write(run: RunFolder, folder: Path, current: Collection[str]) -> None:
         links += [(file, pages[file].title) for file in ("explorer.html", "classes.html", "features.html")]
         links.append(("mistakes.html", "Mistakes"))
         links += [("clusters.html", "Encoder")] if view.clusters else []
+    if compared := _comparison(run, current):
+        pages["side_by_side.html"] = side_by_side_page(compared, folder)
+        links.append(("side_by_side.html", "Side by side"))
     for chapter in chain(run.config):
         body = _chapter_body(run, chapter, current, explorer=view is not None)
         pages[f"{chapter.name}.html"] = Page(chapter_title(chapter.name), body)
@@ -72,6 +77,15 @@ def _write(run: RunFolder, folder: Path, current: Collection[str]) -> None:
     pages["index.html"] = index_page(run, view, current, figures)
     for file, page in pages.items():
         (folder / file).write_text(whole_page(page, links), encoding="utf-8")
+
+
+def _comparison(run: RunFolder, current: Collection[str]) -> Comparison | None:
+    """What chapter 11 found; None where it does not belong to the run of now, or is damaged."""
+    if not maker_of("comparison/comparison.json", run, current):
+        return None
+    with contextlib.suppress(ValueError):  # damaged: the chapter that makes it says so
+        return Comparison.load(run.path / "comparison")
+    return None
 
 
 def _copy_figures(run: RunFolder, folder: Path, current: Collection[str]) -> list[str]:

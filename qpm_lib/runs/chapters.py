@@ -49,6 +49,12 @@ CHAPTERS = (
         ("04_fine_tuning", "08_attention_and_gradients"),
         ("explainers/model/model.json", "explainers/model/model.safetensors"),
     ),
+    Chapter(
+        "11_side_by_side",
+        "ranking",
+        ("09_inside_the_encoder", "10_importance_ranking"),
+        ("comparison/comparison.json", "comparison/comparison.safetensors"),
+    ),
 )
 SPARSE = CHAPTERS[2]._replace(name="03_sparse_linear_model")
 

@@ -1,0 +1,100 @@
+"""`qpm compare`: every explanation method on every model, the same pictures, the same measures."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from qpm_lib.cli.output import check_place, show
+
+NAME, SHORT = "compare", "measure explanation methods side by side"
+DESCRIPTION = """Which explanation can be believed? All methods explain the predicted class of the same test pictures for
+several models of finished runs, and every map is measured: against exact answers where pictures can be drawn again
+(rendered birds), by taking patches away with five things to show instead, and by what it depends on. Leaves tables with
+intervals (table.md, table.csv), all paired differences with corrected p values (differences.csv), how well the measures
+that need no truth agree with those that are (agreement.csv), figures, and a page with all maps to switch between
+(index.html). For example:
+  qpm compare runs/toy --out compared                            the whole table; hours on a laptop, minutes on a GPU
+  qpm compare runs/toy --pictures 16 --measures truth,form --out compared                a quick look
+  qpm compare runs/toy-0 runs/toy-1 runs/toy-2 --models qpm --out compared               means over three seeds
+A stopped call goes on, and a call with more methods or measures takes only those that are new."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.description = DESCRIPTION
+    runs = "finished runs, which differ in seed or method alone"
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=runs)
+    some = "separated by commas (default: all that a model allows; see qpm explain --list-methods)"
+    parser.add_argument("--methods", metavar="NAMES", help=some)
+    models = "linear_probe (or probe), dense, qpm, sldd, qsenn (default: all models of the runs)"
+    parser.add_argument("--models", metavar="NAMES", help=models)
+    measures = "names or kinds: truth, holes, form (default: all)"
+    parser.add_argument("--measures", metavar="NAMES", help=measures)
+    parser.add_argument("--pictures", type=int, default=200, metavar="N", help="test pictures (default: 200)")
+    holes = "pictures on which patches are taken away, the slowest part (default: all of them)"
+    parser.add_argument("--holes", type=int, metavar="N", help=holes)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where tables and figures go")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    for option in ("pictures", "holes"):
+        number = getattr(arguments, option)
+        if number is not None and number < 1:
+            raise ValueError(f"--{option} (={number}) must be at least 1")
+    if missing := [path for path in arguments.runs if not (path / "config.json").is_file()]:
+        raise ValueError(f"{missing[0]} is no run folder (config.json is missing): make one with qpm run --out")
+    check_place(arguments.out, (), arguments.runs)
+
+    from qpm_lib.comparison import chosen, compare, open_cases
+    from qpm_lib.core import config_from_dict, read_object
+    from qpm_lib.runs import RunFolder
+
+    measures = _names(arguments.measures)
+    chosen(measures)  # refuses an unknown one before hours of work
+    models = tuple({"probe": "linear_probe"}.get(name, name) for name in _names(arguments.models) or ()) or None
+    runs = [RunFolder(p.resolve(), config_from_dict(read_object(p / "config.json"))) for p in arguments.runs]
+    cases = open_cases(runs, models=models, pictures=arguments.pictures)
+    if cases[0].truths is None:
+        sys.stderr.write("these pictures cannot be drawn again: measures of kind truth are left out\n")
+    found = compare(cases, methods=_names(arguments.methods), measures=measures, holes=arguments.holes)
+    _write(found, arguments.out)
+    return 0
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ValueError(f"{text!r} names nothing: separate names by commas")
+    return names
+
+
+def _write(found, out: Path) -> None:  # noqa: ANN001 - a Comparison, which is imported late
+    from matplotlib.figure import Figure
+
+    from qpm_lib.comparison import agreement_rows, agreement_table, difference_rows, long_rows, score_table
+    from qpm_lib.comparison import to_csv, to_markdown
+    from qpm_lib.core import write_atomically
+    from qpm_lib.report import write_side_by_side
+
+    agreement = [["model", *row] for model in found.models[:1] for row in agreement_rows(found, model)[:1]]
+    agreement += [[model, *row] for model in found.models for row in agreement_rows(found, model)[1:]]
+    texts = {
+        "table.md": to_markdown(found),
+        "table.csv": to_csv(long_rows(found)),
+        "differences.csv": to_csv(difference_rows(found)),
+        "agreement.csv": to_csv(agreement),
+    }
+    found.save(out)
+    for name, text in texts.items():
+        write_atomically(out / name, lambda place, text=text: place.write_text(text, encoding="utf-8"))
+    for name, draw in (("scores", score_table), ("agreement", agreement_table)):
+        figure = Figure(figsize=(11, 5 * len(found.models)), layout="constrained")
+        for ax, model in zip(figure.subplots(len(found.models), squeeze=False)[:, 0], found.models, strict=True):
+            draw(ax, found, model)
+        write_atomically(out / f"{name}.png", lambda p, f=figure: f.savefig(p, dpi=110, format="png"))
+    page = write_side_by_side(found, out)
+    show(texts["table.md"])
+    show(f"written: {page}, table.md, table.csv, differences.csv, agreement.csv, scores.png, agreement.png in {out}")
