@@ -3,13 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from qpm_lib.cli.output import check_place, show
 
 NAME, SHORT = "compare", "measure explanation methods side by side"
-DESCRIPTION = """Which explanation can be believed? All methods explain the predicted class of the same test pictures for
-several models of finished runs, and every map is measured: against exact answers where pictures can be drawn again
-(rendered birds), by taking patches away with five things to show instead, and by what it depends on. Leaves tables with
+DESCRIPTION = """Which explanation can be believed? All methods explain the predicted class of the same test pictures
+for several models of finished runs, and every map is measured: against exact answers where pictures can be drawn again
+(rendered birds), by taking patches away with five things to show instead, by what it depends on. Leaves tables with
 intervals (table.md, table.csv), all paired differences with corrected p values (differences.csv), how well the measures
 that need no truth agree with those that are (agreement.csv), figures, and a page with all maps to switch between
 (index.html). For example:
@@ -71,11 +72,18 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _write(found, out: Path) -> None:  # noqa: ANN001 - a Comparison, which is imported late
+def _write(found: Any, out: Path) -> None:
     from matplotlib.figure import Figure
 
-    from qpm_lib.comparison import agreement_rows, agreement_table, difference_rows, long_rows, score_table
-    from qpm_lib.comparison import to_csv, to_markdown
+    from qpm_lib.comparison import (
+        agreement_rows,
+        agreement_table,
+        difference_rows,
+        long_rows,
+        score_table,
+        to_csv,
+        to_markdown,
+    )
     from qpm_lib.core import write_atomically
     from qpm_lib.report import write_side_by_side
 

@@ -122,6 +122,8 @@ def open_cases(
         if not any(name in known_models(run) for run in runs):
             there = ", ".join(m for m in METHODS if any(m in known_models(run) for run in runs))
             raise ValueError(f"no run has a model {name!r}: choose from {there}")
+    for run in runs:
+        _check_alike(run, runs[0])
     dataset, backbone = runs[0].dataset(), runs[0].backbone()
     rows = dataset.test_rows[
         np.linspace(0, len(dataset.test_rows) - 1, min(pictures, len(dataset.test_rows))).astype(int)
@@ -131,7 +133,6 @@ def open_cases(
     scenes = load_scenes(dataset.root) if rendered else None
     found: dict[str, Case] = {}
     for run in runs:
-        _check_alike(run, runs[0])
         store = run.features(dataset, backbone)
         for name in (m for m in METHODS if m in wanted and m in known_models(run)):
             if name == "linear_probe":

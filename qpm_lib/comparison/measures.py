@@ -22,7 +22,7 @@ from qpm_lib.metrics import (
 )
 
 Maps = Float[np.ndarray, "pictures two g g"]
-Three = Float[np.ndarray, "three pictures"]  # score, what counts as 0, what counts as 1
+Three = Float[np.ndarray, "three n"]  # score, what counts as 0, what counts as 1
 STEPS = 11  # versions of a picture with holes, from whole to empty
 _SHUFFLED = 16  # pictures on which weights are shuffled
 Some = Int[np.ndarray, "some"]
@@ -113,7 +113,7 @@ def _randomised(case: Case, maps: Maps, some: Some, build: Build | None) -> dict
     return {"randomised": _plain(1 - found.spearman[-1])}
 
 
-def _plain(scores: Float[np.ndarray, "pictures"]) -> Three:
+def _plain(scores: Float[np.ndarray, "n"]) -> Three:
     return np.stack([scores, np.zeros_like(scores), np.ones_like(scores)])
 
 
