@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", metavar="NAMES", help=some)
     models = "linear_probe (or probe), dense, qpm, sldd, qsenn (default: all models of the runs)"
     parser.add_argument("--models", metavar="NAMES", help=models)
-    measures = "names or kinds: truth, holes, form (default: all)"
+    measures = "names or kinds: truth, holes, form, cost (default: all)"
     parser.add_argument("--measures", metavar="NAMES", help=measures)
     parser.add_argument("--pictures", type=int, default=200, metavar="N", help="test pictures (default: 200)")
     holes = "pictures on which patches are taken away, the slowest part (default: all of them)"

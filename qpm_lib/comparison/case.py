@@ -2,20 +2,21 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from qpm_lib.backbones import state_hash
+from qpm_lib.backbones import FrozenBackbone, state_hash
 from qpm_lib.comparison.kept import Kept
 from qpm_lib.core import METHODS, VERSION, content_hash
-from qpm_lib.data import load_scenes
+from qpm_lib.data import ImageDataset, load_scenes
 from qpm_lib.explain import METHODS as EXPLANATIONS
 from qpm_lib.explain import ExplanationMethod, LearnedRanking, Target, make, possible
 from qpm_lib.metrics import BoxEffects, ExactParts, PictureTruth, box_effects, exact_parts, picture_truths, twin
@@ -24,6 +25,7 @@ from qpm_lib.runs import RunFolder
 
 Build = Callable[[Target], ExplanationMethod]
 EXACT = "exact_answer"  # the map that shows what is true, as well as the patch grid can show it
+_BATCH = 32
 _FOLDERS = {"linear_probe": "linear_probe", "sldd": "model", "qsenn": "model", "qpm": "model"}
 
 
@@ -122,49 +124,64 @@ def open_cases(
         if not any(name in known_models(run) for run in runs):
             there = ", ".join(m for m in METHODS if any(m in known_models(run) for run in runs))
             raise ValueError(f"no run has a model {name!r}: choose from {there}")
-    for run in runs:
-        _check_alike(run, runs[0])
+    for run, earlier in combinations(runs, 2):
+        _check_alike(earlier, run)
     dataset, backbone = runs[0].dataset(), runs[0].backbone()
-    rows = dataset.test_rows[
-        np.linspace(0, len(dataset.test_rows) - 1, min(pictures, len(dataset.test_rows))).astype(int)
-    ]
-    images = [dataset.image(int(row)) for row in rows]
-    rendered = runs[0].config.data.kind == "toybirds"
-    scenes = load_scenes(dataset.root) if rendered else None
-    found: dict[str, Case] = {}
+    count = min(pictures, len(dataset.test_rows))
+    rows = dataset.test_rows[np.linspace(0, len(dataset.test_rows) - 1, count).astype(int)]
+    images, found = [dataset.image(int(row)) for row in rows], {}
     for run in runs:
-        store = run.features(dataset, backbone)
-        for name in (m for m in METHODS if m in wanted and m in known_models(run)):
-            if name == "linear_probe":
-                model = train_linear_probe(store, seed=run.config.seed)
-            else:
-                model = run.load_dense() if name == "dense" else run.load_model().with_backbone(backbone)
-            target = Target(model, backbone)
-            with torch.no_grad():
-                best = torch.cat([target(target.pixels(images[i : i + 32])).topk(2).indices.cpu()
-                                  for i in range(0, len(images), 32)])  # fmt: skip
-            folder = run.path / "explainers" / _FOLDERS.get(name, "none")
+        for name, model in _models(run, wanted, dataset, backbone).items():
+            target, folder = Target(model, backbone), run.path / "explainers" / _FOLDERS.get(name, "none")
             explainer = folder if (folder / "model.json").exists() else None
-            case = Case(
-                name, run.config.seed, target, rows, images, best[:, 0], best[:, 1], dataset.class_names, explainer
-            )
-            found.setdefault(f"{name} {case.key}", case)
+            labels, rivals = _two_best(target, images)
+            case = Case(name, run.config.seed, target, rows, images, labels, rivals, dataset.class_names, explainer)
+            found.setdefault((name, case.key), case)
     cases = [case for m in METHODS for case in found.values() if case.model == m]
-    if scenes is not None:
-        everybody = {str(i): case.target.model for i, case in enumerate(cases)}
-        answers = exact_parts(everybody, backbone, dataset, scenes, rows, workers=workers)
-        for i, case in enumerate(cases):
-            case.exact = answers[str(i)]
-            case.truths = picture_truths(case.exact, dataset, scenes, backbone.grid)
-            twins = [twin(scenes.species, int(c)) for c in case.labels]
-            case.rivals = torch.tensor([int(r) if t is None else t[0] for t, r in zip(twins, case.rivals, strict=True)])
+    if runs[0].config.data.kind == "toybirds":
+        _add_truth(cases, dataset, workers)
     return cases
+
+
+def _models(
+    run: RunFolder, wanted: Sequence[str], dataset: ImageDataset, backbone: FrozenBackbone
+) -> dict[str, nn.Module]:
+    """Those models of a run that are wanted, in the order of `core.METHODS`."""
+    made: dict[str, Callable[[], nn.Module]] = {
+        "linear_probe": lambda: train_linear_probe(run.features(dataset, backbone), seed=run.config.seed),
+        "dense": run.load_dense,
+        run.config.selection.method: lambda: run.load_model().with_backbone(backbone),
+    }
+    return {name: made[name]() for name in METHODS if name in wanted and name in made}
+
+
+@torch.no_grad()
+def _two_best(target: Target, images: Sequence[Image.Image]) -> tuple[Int[Tensor, "pictures"], Int[Tensor, "pictures"]]:
+    parts = (target.pixels(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
+    best = torch.cat([target(pixels).topk(2).indices.cpu() for pixels in parts])
+    return best[:, 0], best[:, 1]
+
+
+def _add_truth(cases: Sequence[Case], dataset: ImageDataset, workers: int) -> None:
+    """Exact answers of all models, which share the drawing; the rival of a bird is its twin, where it has one."""
+    scenes, backbone = load_scenes(dataset.root), cases[0].target.backbone
+    everybody = {str(i): case.target.model for i, case in enumerate(cases)}
+    answers = exact_parts(everybody, backbone, dataset, scenes, cases[0].rows, workers=workers)
+    for i, case in enumerate(cases):
+        case.exact = answers[str(i)]
+        case.truths = picture_truths(case.exact, dataset, scenes, backbone.grid)
+        twins = [twin(scenes.species, int(c)) for c in case.labels]
+        case.rivals = torch.tensor([int(r) if t is None else t[0] for t, r in zip(twins, case.rivals, strict=True)])
 
 
 def _check_alike(run: RunFolder, first: RunFolder) -> None:
     for part in ("data", "backbone"):
-        one, other = (getattr(r.config, part) for r in (run, first))
-        if one != other:
+        if getattr(run.config, part) != getattr(first.config, part):
             raise ValueError(
                 f"{run.path} and {first.path} differ in {part}: compare runs on the same pictures and the same backbone"
             )
+    same = run.config.selection.method == first.config.selection.method
+    if same and replace(run.config, seed=0, device="") != replace(first.config, seed=0, device=""):
+        raise ValueError(
+            f"{run.path} and {first.path} have one method and differ in more than the seed: compare them in two calls"
+        )

@@ -10,7 +10,7 @@ from qpm_lib.backbones import state_hash
 from qpm_lib.comparison.case import EXACT, Build, Case
 from qpm_lib.comparison.cost import Cost, cost_of
 from qpm_lib.comparison.kept import Kept
-from qpm_lib.comparison.measures import Three, Unit, chosen, units
+from qpm_lib.comparison.measures import COST, Three, Unit, chosen, units
 from qpm_lib.comparison.result import Comparison, Shown
 from qpm_lib.core import progress
 from qpm_lib.explain import METHODS, LearnedRanking
@@ -35,10 +35,11 @@ def compare(
 
     Parameters
     ----------
-    methods : names in `explain.METHODS`, or `exact_answer`; None takes all that a model allows. measures : names in
-        `MEASURES`, or kinds of them; None is all. extra : own methods by name, each made from a `Target`; not kept.
-        holes : pictures on which patches are taken away (by far the slowest measures), all without it. shown : pictures
-        whose maps are kept in the result, to be looked at.
+    methods : names in `explain.METHODS`, or `exact_answer`; None takes all that a model allows.
+    measures : names in `MEASURES`, kinds of them, and `cost`; None is all.
+    extra : own methods by name, each made from a `Target`; they are not kept.
+    holes : pictures on which patches are taken away (by far the slowest measures), all without it.
+    shown : pictures whose maps are kept in the result, to be looked at.
 
     Raises
     ------
@@ -57,7 +58,7 @@ def compare(
         case, build = cases[i], found[i][name]
         if unit is None:
             kept[i, name] = Kept("" if name in extra else case.key, _file(case, name, build))
-            _explain(case, build, kept[i, name])
+            _explain(case, build, kept[i, name], cost=COST in wanted)
         else:
             _measure(case, build, unit, kept[i, name], holes)
     return _result(cases, kept, wanted, shown)
@@ -84,12 +85,12 @@ def _file(case: Case, name: str, build: Build | None) -> str:
     return f"{name}-{state_hash(method.decoder.state_dict())[:16]}" if isinstance(method, LearnedRanking) else name
 
 
-def _explain(case: Case, build: Build | None, entry: Kept) -> None:
+def _explain(case: Case, build: Build | None, entry: Kept, *, cost: bool) -> None:
     if build is None:
         entry.add({"maps": case.exact_maps().astype(np.float32)})
         return
     method, found = build(case.target), []
-    if "cost" not in entry.card:
+    if cost and COST not in entry.card:
         entry.add({}, cost=list(cost_of(case, method)))
     if "maps" in entry.arrays:
         return
@@ -125,8 +126,8 @@ def _result(
         into = scores.setdefault((cases[i].model, name), {})
         for measure in (m for m in wanted if m in entry.arrays):
             into.setdefault(measure, []).append(entry.arrays[measure])
-        if "cost" in entry.card:
-            costs.setdefault((cases[i].model, name), Cost(*entry.card["cost"]))
+        if COST in entry.card:
+            costs.setdefault((cases[i].model, name), Cost(*entry.card[COST]))
     read = {
         pair: {m: Scores(*np.stack(rows, 1)) for m, rows in by_measure.items()} for pair, by_measure in scores.items()
     }

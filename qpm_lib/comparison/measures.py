@@ -23,6 +23,7 @@ from qpm_lib.metrics import (
 
 Maps = Float[np.ndarray, "pictures two g g"]
 Three = Float[np.ndarray, "three n"]  # score, what counts as 0, what counts as 1
+COST = "cost"  # seconds, forward passes and memory of a map
 STEPS = 11  # versions of a picture with holes, from whole to empty
 _SHUFFLED = 16  # pictures on which weights are shuffled
 Some = Int[np.ndarray, "some"]
@@ -154,16 +155,16 @@ def units(case: Case, wanted: tuple[str, ...]) -> list[Unit]:
 
 
 def chosen(names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Names of measures, where a kind stands for all of its measures; None is all.
+    """Names of measures, where a kind stands for all of its measures, and `cost`; None is all.
 
     Raises
     ------
     ValueError : for a name that is neither.
     """
-    kinds = tuple(dict.fromkeys(m.kind for m in MEASURES.values()))
+    kinds = (*dict.fromkeys(m.kind for m in MEASURES.values()), COST)
     found: list[str] = []
     for name in names or kinds:
         if name not in MEASURES and name not in kinds:
             raise ValueError(f"unknown measure {name!r}: choose from {', '.join((*kinds, *MEASURES))}")
         found += [m for m, measure in MEASURES.items() if name in (m, measure.kind)]
-    return tuple(m for m in MEASURES if m in found)
+    return (*(m for m in MEASURES if m in found), *((COST,) if COST in (names or kinds) else ()))

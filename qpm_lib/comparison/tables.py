@@ -36,12 +36,14 @@ def score_rows(comparison: Comparison, model: str) -> Rows:
     measures = comparison.measures(model)
     means = {m: comparison.means(model, m) for m in measures}
     leaders = {m: comparison.leaders(model, m) if MEASURES[m].kind != "form" else [] for m in measures}
-    rows = [["method", *(MEASURES[m].title for m in measures), "seconds", "passes", "MB"]]
+    priced = any(owner == model for owner, _ in comparison.costs)
+    rows = [["method", *(MEASURES[m].title for m in measures), *(("seconds", "passes", "MB") if priced else ())]]
     for name in comparison.methods(model):
         cells = [interval_text(means[m].get(name)) for m in measures]
         cells = [f"**{c}**" if name in leaders[m] else c for c, m in zip(cells, measures, strict=True)]
         cost = comparison.costs.get((model, name))
-        told = [f"{cost.seconds:.3f}", f"{cost.passes:.3g}", f"{max(cost.megabytes, 0):.0f}"] if cost else ["", "", ""]
+        told = ["", "", ""] if priced else []
+        told = [f"{cost.seconds:.3f}", f"{cost.passes:.3g}", f"{max(cost.megabytes, 0):.0f}"] if cost else told
         rows.append([method_title(name), *cells, *told])
     return rows
 

@@ -79,7 +79,7 @@ def test_every_measure_with_holes_orders_planted_maps(case):
 
 def test_a_second_call_measures_only_what_is_new(case, monkeypatch):
     names, taken = ("cdam", "random"), []
-    first = compare([case], methods=names, measures=("holes_mean",), holes=4)
+    first = compare([case], methods=names, measures=("holes_mean", "cost"), holes=4)
     for unit in comparing.units(case, chosen(None)):
         assert unit.on(COUNT, 4).max() == COUNT - 1
     measure = comparing._measure
@@ -93,7 +93,7 @@ def test_a_second_call_measures_only_what_is_new(case, monkeypatch):
 
     monkeypatch.setattr(comparing, "_measure", watched)
     monkeypatch.setattr(comparing, "cost_of", lambda *_: pytest.fail("measured again"))
-    second = compare([case], methods=names, measures=("holes_mean",), holes=4)
+    second = compare([case], methods=names, measures=("holes_mean", "cost"), holes=4)
     assert taken == []
     for name in names:
         one, other = (f.scores["qpm", name]["holes_mean"] for f in (first, second))
@@ -132,7 +132,7 @@ def test_a_stopped_comparison_goes_on_without_a_difference(case, monkeypatch):
 def test_own_methods_are_measured_and_not_kept(case):
     own = planted(1.0)
     for _ in range(2):
-        found = compare([case], methods=("random",), measures=("form",), extra={"mine": own})
+        found = compare([case], methods=("random",), measures=("form", "cost"), extra={"mine": own})
     assert own.calls >= 4
     assert found.methods("qpm") == ["random", "mine"]
     assert found.methods("qpm", real=True) == ["mine"]
@@ -140,7 +140,9 @@ def test_own_methods_are_measured_and_not_kept(case):
 
 
 def test_what_is_saved_is_read_and_damage_is_named(case, tmp_path):
-    found = compare([case], methods=("cdam", "random", "centre", "grad_cam"), measures=("form", "holes_mean"), shown=2)
+    found = compare(
+        [case], methods=("cdam", "random", "centre", "grad_cam"), measures=("form", "holes_mean", "cost"), shown=2
+    )
     found.save(tmp_path, made_by="x")
     again = Comparison.load(tmp_path)
     assert to_markdown(again) == to_markdown(found)
@@ -156,7 +158,7 @@ def test_what_is_saved_is_read_and_damage_is_named(case, tmp_path):
 
 def test_tables_say_what_was_measured(case):
     extra = {n: planted(s) for n, s in LEVELS.items()}
-    found = compare([case], methods=("random",), measures=("holes_mean", "compactness"), extra=extra)
+    found = compare([case], methods=("random",), measures=("holes_mean", "compactness", "cost"), extra=extra)
     rows = score_rows(found, "qpm")
     assert rows[0] == ["method", "holes, mean colour", "compactness", "seconds", "passes", "MB"]
     cells = {row[0]: row[1] for row in rows[1:]}
@@ -189,7 +191,7 @@ def test_a_page_shows_every_map_and_escapes_names(case, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"measures": ("truths",)}, "unknown measure 'truths': choose from truth, holes, form, correctness"),
+        ({"measures": ("truths",)}, "unknown measure 'truths': choose from truth, holes, form, cost, correctness"),
         ({"methods": ("magic",)}, "no model allows method 'magic': choose from intrinsic"),
         ({"methods": ("ranking",)}, "no model allows method 'ranking'"),
     ],
@@ -202,7 +204,7 @@ def test_bad_names_are_refused(options, said, case):
 
 
 def test_kinds_stand_for_their_measures():
-    assert chosen(None) == tuple(MEASURES)
+    assert chosen(None) == (*MEASURES, "cost")
     assert chosen(("form", "holes_mean")) == ("holes_mean", "compactness", "class_sensitivity", "randomised")
 
 
@@ -215,6 +217,9 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
     other = RunFolder(tmp_path / "b", load_profile("smoke", **{"backbone.depth": 4}))
     with pytest.raises(ValueError, match="differ in backbone"):
         open_cases([one, other], models=("linear_probe",), pictures=1)
+    other = RunFolder(tmp_path / "b", load_profile("smoke", **{"dense.epochs": 7, "seed": 1}))
+    with pytest.raises(ValueError, match="have one method and differ in more than the seed"):
+        open_cases([one, other], pictures=1)
 
 
 @pytest.mark.chain
