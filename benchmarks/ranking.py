@@ -29,10 +29,10 @@ MEASURES = ("holes_mean", "truth")
 def train(run: "qpm_lib.runs.RunFolder", model: str, target: Target) -> None:
     """Train the explainer of a model where it is missing, and say what it cost."""
     config, dataset = run.config.ranking, run.dataset()
-    start, place = embedded_start(target, config.channels), "linear_probe" if model == "linear_probe" else "model"
+    place = run.path / "explainers" / ("linear_probe" if model == "linear_probe" else "model")
+    options = {"seed": run.config.seed, "start": embedded_start(target, config.channels)}
     begin = time.perf_counter()
-    train_ranking(target, dataset, dataset.train_rows.tolist(), run.path / "explainers" / place, config, seed=run.config.seed,
-                  start=start)  # fmt: skip
+    train_ranking(target, dataset, dataset.train_rows.tolist(), place, config, **options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     log.info("%s: explainer ready after %.0f s, peak of memory %.2f GB", model, time.perf_counter() - begin, peak)
 

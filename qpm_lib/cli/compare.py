@@ -47,18 +47,19 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{missing[0]} is no run folder (config.json is missing): make one with qpm run --out")
     check_place(arguments.out, (), arguments.runs)
 
-    from qpm_lib.comparison import chosen, compare, open_cases
+    from qpm_lib.comparison import check_methods, chosen, compare, open_cases
     from qpm_lib.core import config_from_dict, read_object
     from qpm_lib.runs import RunFolder
 
-    measures = _names(arguments.measures)
-    chosen(measures)  # refuses an unknown one before hours of work
+    methods, measures = _names(arguments.methods), _names(arguments.measures)
+    check_methods(methods)
+    chosen(measures)
     models = tuple({"probe": "linear_probe"}.get(name, name) for name in _names(arguments.models) or ()) or None
     runs = [RunFolder(p.resolve(), config_from_dict(read_object(p / "config.json"))) for p in arguments.runs]
     cases = open_cases(runs, models=models, pictures=arguments.pictures)
     if cases[0].truths is None:
         sys.stderr.write("these pictures cannot be drawn again: measures of kind truth are left out\n")
-    found = compare(cases, methods=_names(arguments.methods), measures=measures, holes=arguments.holes)
+    found = compare(cases, methods=methods, measures=measures, holes=arguments.holes)
     _write(found, arguments.out)
     return 0
 

@@ -1,7 +1,7 @@
 """Explanation methods side by side: every method, every model, the same pictures, the same measures."""
 
 from qpm_lib.comparison.case import EXACT, Case, open_cases
-from qpm_lib.comparison.comparing import compare
+from qpm_lib.comparison.comparing import check_methods, compare
 from qpm_lib.comparison.cost import Cost
 from qpm_lib.comparison.figures import agreement_table, maps_figure, score_table
 from qpm_lib.comparison.measures import MEASURES, Measure, chosen
@@ -18,6 +18,7 @@ __all__ = [
     "Shown",
     "agreement_rows",
     "agreement_table",
+    "check_methods",
     "chosen",
     "compare",
     "difference_rows",

@@ -47,11 +47,13 @@ def compare(
     """
     if not cases:
         raise ValueError("no model was given to compare: see open_cases")
+    check_methods(methods)
     wanted, extra = chosen(None if measures is None else tuple(measures)), dict(extra or {})
     found = [_builds(case, methods, extra) for case in cases]
     for name in methods or ():
         if not any(name in builds for builds in found):
-            raise ValueError(f"no model allows method {name!r}: choose from {', '.join((*METHODS, EXACT))}")
+            there = ", ".join(dict.fromkeys(n for case in cases for n in case.methods()))
+            raise ValueError(f"no model allows method {name!r}: choose from {there}")
     todo = [(i, name, unit) for i, builds in enumerate(found) for name in builds for unit in _work(cases[i], wanted)]
     kept: dict[tuple[int, str], Kept] = {}
     for i, name, unit in progress(todo, "methods x measures"):
@@ -62,6 +64,18 @@ def compare(
         else:
             _measure(case, build, unit, kept[i, name], holes)
     return _result(cases, kept, wanted, shown)
+
+
+def check_methods(names: Sequence[str] | None) -> None:
+    """Refuse names that are no methods, before hours of work.
+
+    Raises
+    ------
+    ValueError : naming the first of them, and those that there are.
+    """
+    for name in names or ():
+        if name not in METHODS and name != EXACT:
+            raise ValueError(f"unknown explanation method {name!r}: choose from {', '.join((*METHODS, EXACT))}")
 
 
 def _builds(case: Case, methods: Sequence[str] | None, extra: Mapping[str, Build]) -> dict[str, Build | None]:

@@ -192,8 +192,8 @@ def test_a_page_shows_every_map_and_escapes_names(case, tmp_path):
     ("options", "said"),
     [
         ({"measures": ("truths",)}, "unknown measure 'truths': choose from truth, holes, form, cost, correctness"),
-        ({"methods": ("magic",)}, "no model allows method 'magic': choose from intrinsic"),
-        ({"methods": ("ranking",)}, "no model allows method 'ranking'"),
+        ({"methods": ("magic",)}, "unknown explanation method 'magic': choose from intrinsic"),
+        ({"methods": ("ranking",)}, "no model allows method 'ranking': choose from intrinsic"),
     ],
 )
 def test_bad_names_are_refused(options, said, case):
