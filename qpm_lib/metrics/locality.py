@@ -43,10 +43,14 @@ class Locality(NamedTuple):
 
     @property
     def skill(self) -> float:
-        """Locality in the picture: mean over features of (kept - kept_random) / (1 - kept_random); NaN without any."""
-        room = 1 - self.kept_random
-        each = np.divide(self.kept - self.kept_random, room, out=np.full_like(room, np.nan), where=room > 1e-9)
-        return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+        """Locality in the picture: (kept - kept_random) / (1 - kept_random), each the mean over features (a mean of the
+        quotients would be decided by a feature that hardly loses anything elsewhere); NaN without any.
+        """
+        asked = self.pictures > 0
+        if not asked.any():
+            return float("nan")
+        kept, random = float(self.kept[asked].mean()), float(self.kept_random[asked].mean())
+        return (kept - random) / (1 - random) if 1 - random > 1e-9 else float("nan")
 
 
 def marked_patches(maps: Float[np.ndarray, "maps g g"], held: float = _HELD) -> Bool[np.ndarray, "maps g g"]:

@@ -77,3 +77,13 @@ def test_bad_input_is_named(pictures):
         metrics.feature_locality(features, [], [])
     with pytest.raises(ValueError, match=r"fill of \(8, 8\)"):
         metrics.feature_locality(features, pictures[:1], [[0]], [Image.new("RGB", (8, 8))])
+
+
+def test_one_feature_that_hardly_loses_anything_elsewhere_does_not_decide_the_skill():
+    kept, random = np.array([0.5, 0.5, 1.3]), np.array([0.1, 0.1, 0.99])
+    rest = [np.ones(3)] * 2
+    found = metrics.Locality(kept, rest[0], random, rest[1], rest[0], np.array([4, 4, 4]))
+    assert found.skill == pytest.approx((kept.mean() - random.mean()) / (1 - random.mean()))
+    assert found.skill < 1
+    nothing = found._replace(pictures=np.zeros(3, int))
+    assert np.isnan(nothing.skill)
