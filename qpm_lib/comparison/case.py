@@ -1,6 +1,7 @@
 """What is compared: models of finished runs on one set of pictures, and what is true of them."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,8 @@ from qpm_lib.explain import ExplanationMethod, LearnedRanking, Target, make, pos
 from qpm_lib.metrics import BoxEffects, ExactParts, PictureTruth, box_effects, exact_parts, picture_truths, twin
 from qpm_lib.model import train_linear_probe
 from qpm_lib.runs import RunFolder
+
+log = logging.getLogger(__name__)
 
 Build = Callable[[Target], ExplanationMethod]
 EXACT = "exact_answer"  # the map that shows what is true, as well as the patch grid can show it
@@ -77,8 +80,11 @@ class Case:
         """How to make each method of `explain.METHODS` that can explain this model; the exact answer has no method."""
         found: dict[str, Build] = {name: _maker(name) for name in possible(self.target)}
         if self.explainer is not None:
-            decoder = LearnedRanking(self.target, explainer=self.explainer).decoder
-            found["ranking"] = lambda target: LearnedRanking(target, explainer=decoder)
+            try:
+                decoder = LearnedRanking(self.target, explainer=self.explainer).decoder
+                found["ranking"] = lambda target: LearnedRanking(target, explainer=decoder)
+            except ValueError as error:  # trained for another model, or damaged
+                log.warning("ranking is left out: %s", error)
         return {name: found[name] for name in EXPLANATIONS if name in found}
 
     def exact_maps(self) -> Float[np.ndarray, "pictures two g g"]:

@@ -10,7 +10,7 @@ from qpm_lib.backbones import state_hash
 from qpm_lib.comparison.case import EXACT, Build, Case
 from qpm_lib.comparison.cost import Cost, cost_of
 from qpm_lib.comparison.kept import Kept
-from qpm_lib.comparison.measures import COST, Three, Unit, chosen, units
+from qpm_lib.comparison.measures import COST, Unit, chosen, units
 from qpm_lib.comparison.result import Comparison, Shown
 from qpm_lib.core import progress
 from qpm_lib.explain import METHODS, LearnedRanking
@@ -134,23 +134,28 @@ def _measure(case: Case, build: Build | None, unit: Unit, entry: Kept, holes: in
 def _result(
     cases: Sequence[Case], kept: Mapping[tuple[int, str], Kept], wanted: tuple[str, ...], shown: int
 ) -> Comparison:
-    scores: dict[tuple[str, str], dict[str, list[Three]]] = {}
+    of = {model: [i for i, case in enumerate(cases) if case.model == model] for model in (c.model for c in cases)}
+    scores: dict[tuple[str, str], dict[str, Scores]] = {}
     costs: dict[tuple[str, str], Cost] = {}
-    for (i, name), entry in kept.items():
-        into = scores.setdefault((cases[i].model, name), {})
-        for measure in (m for m in wanted if m in entry.arrays):
-            into.setdefault(measure, []).append(entry.arrays[measure])
-        if COST in entry.card:
-            costs.setdefault((cases[i].model, name), Cost(*entry.card[COST]))
-    read = {
-        pair: {m: Scores(*np.stack(rows, 1)) for m, rows in by_measure.items()} for pair, by_measure in scores.items()
-    }
-    seeds = {
-        model: tuple(case.seed for case in cases if case.model == model)
-        for model in dict.fromkeys(c.model for c in cases)
-    }
+    for model, numbers in of.items():
+        for name in dict.fromkeys(name for i, name in kept if i in numbers):
+            entries = [kept.get((i, name)) for i in numbers]
+            scores[model, name] = _scores(entries, wanted, len(cases[0].images))
+            priced = [entry.card[COST] for entry in entries if entry is not None and COST in entry.card]
+            costs |= {(model, name): Cost(*priced[0])} if priced else {}
+    seeds = {model: tuple(cases[i].seed for i in numbers) for model, numbers in of.items()}
     some = np.unique(np.linspace(0, len(cases[0].images) - 1, shown).astype(int)) if shown else np.zeros(0, int)
-    return Comparison(read, costs, seeds, len(cases[0].images), _shown(cases, kept, some))
+    return Comparison(scores, costs, seeds, len(cases[0].images), _shown(cases, kept, some))
+
+
+def _scores(entries: Sequence[Kept | None], wanted: tuple[str, ...], pictures: int) -> dict[str, Scores]:
+    """Scores by measure, a row for each seed; NaN for a seed whose model does not have the method."""
+    nothing, found = np.full((3, pictures), np.nan), {}
+    for measure in wanted:
+        rows = [None if entry is None else entry.arrays.get(measure) for entry in entries]
+        if any(row is not None for row in rows):
+            found[measure] = Scores(*np.stack([nothing if row is None else row for row in rows], 1))
+    return found
 
 
 def _shown(cases: Sequence[Case], kept: Mapping[tuple[int, str], Kept], some: np.ndarray) -> Shown:

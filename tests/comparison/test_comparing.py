@@ -129,6 +129,25 @@ def test_a_stopped_comparison_goes_on_without_a_difference(case, monkeypatch):
             np.testing.assert_array_equal(scores.values, went_on.scores[pair][name].values)
 
 
+def test_a_method_that_one_seed_lacks_is_compared_on_the_others(case, tmp_path, caplog):
+    other = copy.copy(case)
+    other.seed, other.target = 1, Target(copy.deepcopy(case.target.model), case.target.backbone)
+    other.explainer = tmp_path  # there is none in it
+    (tmp_path / "model.json").write_text("{}")
+    names = ("cdam", "random")
+    lacking = type("Lacking", (Case,), {"methods": lambda _: {"cdam": case.methods()["cdam"]}})
+    second = lacking(**{f: getattr(other, f) for f in case.__dataclass_fields__})
+    found = compare([case, second], methods=names, measures=("holes_mean",))
+    assert found.seeds == {"qpm": (0, 1)}
+    assert found.scores["qpm", "cdam"]["holes_mean"].there.all()
+    assert found.scores["qpm", "random"]["holes_mean"].there.sum(1).tolist() == [COUNT, 0]
+    alone = compare([case], methods=names, measures=("holes_mean",))
+    pair = ("cdam", "random")
+    assert found.differences("qpm", "holes_mean")[pair].value == alone.differences("qpm", "holes_mean")[pair].value
+    assert "cdam" in other.methods()
+    assert "ranking is left out" in caplog.text
+
+
 def test_own_methods_are_measured_and_not_kept(case):
     own = planted(1.0)
     for _ in range(2):
