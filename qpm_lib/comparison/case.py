@@ -60,8 +60,8 @@ class Case:
         """Names all that maps and scores of a method depend on, but the method."""
         pictures = [hashlib.sha256(image.tobytes()).hexdigest() for image in self.images]
         backbone, head = self.target.backbone, state_hash(self.target.model.state_dict())
-        drawn = self.truths is not None
-        return content_hash([VERSION, backbone.fingerprint, backbone.image_size, head, drawn, pictures])
+        parts = [VERSION, backbone.fingerprint, backbone.image_size, head, pictures, self.rivals.tolist()]
+        return content_hash([*parts, self.truths is not None])
 
     def some(self, numbers: Int[np.ndarray, "some"]) -> tuple[list[Image.Image], Int[Tensor, "some"]]:
         """Some of the pictures, and their predicted classes."""
@@ -142,7 +142,7 @@ def open_cases(
             explainer = folder if (folder / "model.json").exists() else None
             labels, rivals = _two_best(target, images)
             case = Case(name, run.config.seed, target, rows, images, labels, rivals, dataset.class_names, explainer)
-            found.setdefault((name, case.key), case)
+            found.setdefault((name, state_hash(model.state_dict())), case)
     cases = [case for m in METHODS for case in found.values() if case.model == m]
     if runs[0].config.data.kind == "toybirds":
         _add_truth(cases, dataset, workers)
