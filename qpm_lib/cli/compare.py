@@ -10,11 +10,11 @@ from qpm_lib.cli.output import check_place, show
 NAME, SHORT = "compare", "measure explanation methods side by side"
 DESCRIPTION = """Which explanation can be believed? All methods explain the predicted class of the same test pictures
 for several models of finished runs, and every map is measured: against exact answers where pictures can be drawn again
-(rendered birds), by taking patches away with five things to show instead, by what it depends on. Leaves tables with
-intervals (table.md, table.csv), all paired differences with corrected p values (differences.csv), how well the measures
-that need no truth agree with those that are (agreement.csv), figures, and a page with all maps to switch between
-(index.html). For example:
-  qpm compare runs/toy --out compared                            the whole table; hours on a laptop, minutes on a GPU
+(rendered birds), by taking patches away (four things to show instead, or tokens deleted), and by what it depends on.
+Leaves tables with intervals (table.md, table.csv), all paired differences with corrected p values (differences.csv),
+how well the measures that need no truth agree with those that are (agreement.csv), figures, and a page with all maps to
+switch between (index.html). For example:
+  qpm compare runs/toy --out compared                            the whole table, which takes hours without a GPU
   qpm compare runs/toy --pictures 16 --measures truth,form --out compared                a quick look
   qpm compare runs/toy-0 runs/toy-1 runs/toy-2 --models qpm --out compared               means over three seeds
 A stopped call goes on, and a call with more methods or measures takes only those that are new."""
@@ -77,9 +77,9 @@ def _write(found: Any, out: Path) -> None:
     from matplotlib.figure import Figure
 
     from qpm_lib.comparison import (
-        agreement_rows,
         agreement_table,
         difference_rows,
+        long_agreement_rows,
         long_rows,
         score_table,
         to_csv,
@@ -88,22 +88,24 @@ def _write(found: Any, out: Path) -> None:
     from qpm_lib.core import write_atomically
     from qpm_lib.report import write_side_by_side
 
-    agreement = [["model", *row] for model in found.models[:1] for row in agreement_rows(found, model)[:1]]
-    agreement += [[model, *row] for model in found.models for row in agreement_rows(found, model)[1:]]
     texts = {
         "table.md": to_markdown(found),
         "table.csv": to_csv(long_rows(found)),
         "differences.csv": to_csv(difference_rows(found)),
-        "agreement.csv": to_csv(agreement),
     }
+    figures = {"scores": score_table}
+    if len(rows := long_agreement_rows(found)) > 1:
+        texts["agreement.csv"], figures["agreement"] = to_csv(rows), agreement_table
+    for name in ("agreement.csv", "agreement.png"):
+        (out / name).unlink(missing_ok=True)
     found.save(out)
     for name, text in texts.items():
         write_atomically(out / name, lambda place, text=text: place.write_text(text, encoding="utf-8"))
-    for name, draw in (("scores", score_table), ("agreement", agreement_table)):
+    for name, draw in figures.items():
         figure = Figure(figsize=(11, 5 * len(found.models)), layout="constrained")
         for ax, model in zip(figure.subplots(len(found.models), squeeze=False)[:, 0], found.models, strict=True):
             draw(ax, found, model)
         write_atomically(out / f"{name}.png", lambda p, f=figure: f.savefig(p, dpi=110, format="png"))
     page = write_side_by_side(found, out)
     show(texts["table.md"])
-    show(f"written: {page}, table.md, table.csv, differences.csv, agreement.csv, scores.png, agreement.png in {out}")
+    show(f"written: {page}, {', '.join([*list(texts), *(f'{name}.png' for name in figures)])}")

@@ -6,7 +6,15 @@ from qpm_lib.comparison.cost import Cost
 from qpm_lib.comparison.figures import agreement_table, maps_figure, score_table
 from qpm_lib.comparison.measures import MEASURES, Measure, chosen
 from qpm_lib.comparison.result import Comparison, Shown, knows_nothing, method_title
-from qpm_lib.comparison.tables import agreement_rows, difference_rows, long_rows, score_rows, to_csv, to_markdown
+from qpm_lib.comparison.tables import (
+    agreement_rows,
+    difference_rows,
+    long_agreement_rows,
+    long_rows,
+    score_rows,
+    to_csv,
+    to_markdown,
+)
 
 __all__ = [
     "Case",
@@ -23,6 +31,7 @@ __all__ = [
     "compare",
     "difference_rows",
     "knows_nothing",
+    "long_agreement_rows",
     "long_rows",
     "maps_figure",
     "method_title",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qpm_lib.backbones import FrozenBackbone, state_hash
 from qpm_lib.comparison.kept import Kept
-from qpm_lib.core import METHODS, VERSION, content_hash
+from qpm_lib.core import METHODS, VERSION, content_hash, stage_key
 from qpm_lib.data import ImageDataset, load_scenes
 from qpm_lib.explain import METHODS as EXPLANATIONS
 from qpm_lib.explain import ExplanationMethod, LearnedRanking, Target, make, possible
@@ -60,8 +60,8 @@ class Case:
         """Names all that maps and scores of a method depend on, but the method."""
         pictures = [hashlib.sha256(image.tobytes()).hexdigest() for image in self.images]
         backbone, head = self.target.backbone, state_hash(self.target.model.state_dict())
-        parts = [VERSION, backbone.fingerprint, backbone.image_size, head, pictures, self.rivals.tolist()]
-        return content_hash([*parts, self.truths is not None])
+        asked = [self.labels.tolist(), self.rivals.tolist(), self.truths is not None]
+        return content_hash([VERSION, backbone.fingerprint, backbone.image_size, head, pictures, asked])
 
     def some(self, numbers: Int[np.ndarray, "some"]) -> tuple[list[Image.Image], Int[Tensor, "some"]]:
         """Some of the pictures, and their predicted classes."""
@@ -77,7 +77,9 @@ class Case:
         return BoxEffects(kept.arrays["boxes"], np.stack([kept.arrays[i] for i in wanted]))
 
     def methods(self) -> dict[str, Build]:
-        """How to make each method of `explain.METHODS` that can explain this model; the exact answer has no method."""
+        """How to make each method of `explain.METHODS` that can explain this model; the exact answer has no method. A
+        learned ranking explains classes that it never met, too.
+        """
         found: dict[str, Build] = {name: _maker(name) for name in possible(self.target)}
         if self.explainer is not None:
             try:
@@ -142,7 +144,8 @@ def open_cases(
             explainer = folder if (folder / "model.json").exists() else None
             labels, rivals = _two_best(target, images)
             case = Case(name, run.config.seed, target, rows, images, labels, rivals, dataset.class_names, explainer)
-            found.setdefault((name, state_hash(model.state_dict())), case)
+            found.setdefault((name, run.config.seed, state_hash(model.state_dict())), case)
+    _check_seeds(list(found))
     cases = [case for m in METHODS for case in found.values() if case.model == m]
     if runs[0].config.data.kind == "toybirds":
         _add_truth(cases, dataset, workers)
@@ -175,6 +178,7 @@ def _add_truth(cases: Sequence[Case], dataset: ImageDataset, workers: int) -> No
     answers = exact_parts(everybody, backbone, dataset, scenes, cases[0].rows, workers=workers)
     for i, case in enumerate(cases):
         case.exact = answers[str(i)]
+        case.labels = torch.from_numpy(case.exact.predicted)  # in the precision in which the answers were given
         case.truths = picture_truths(case.exact, dataset, scenes, backbone.grid)
         twins = [twin(scenes.species, int(c)) for c in case.labels]
         case.rivals = torch.tensor([int(r) if t is None else t[0] for t, r in zip(twins, case.rivals, strict=True)])
@@ -186,8 +190,16 @@ def _check_alike(run: RunFolder, first: RunFolder) -> None:
             raise ValueError(
                 f"{run.path} and {first.path} differ in {part}: compare runs on the same pictures and the same backbone"
             )
+    one, other = (replace(r.config, seed=0, device="") for r in (run, first))
     same = run.config.selection.method == first.config.selection.method
-    if same and replace(run.config, seed=0, device="") != replace(first.config, seed=0, device=""):
+    if (one != other) if same else (stage_key(one, "dense") != stage_key(other, "dense")):
         raise ValueError(
-            f"{run.path} and {first.path} have one method and differ in more than the seed: compare them in two calls"
+            f"{run.path} and {first.path} differ in more than seed and method, so that their models are not seeds of "
+            "one another: compare them in two calls"
         )
+
+
+def _check_seeds(found: Sequence[tuple[str, int, str]]) -> None:
+    for (model, seed, head), (other, its_seed, its_head) in combinations(found, 2):
+        if (model, seed) == (other, its_seed) and head != its_head:
+            raise ValueError(f"two runs have different models {model!r} of seed {seed}: compare them in two calls")

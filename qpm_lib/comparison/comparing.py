@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from qpm_lib.backbones import state_hash
 from qpm_lib.comparison.case import EXACT, Build, Case
-from qpm_lib.comparison.cost import Cost, cost_of
+from qpm_lib.comparison.cost import Cost, cost_of, where
 from qpm_lib.comparison.kept import Kept
 from qpm_lib.comparison.measures import COST, Unit, chosen, units
 from qpm_lib.comparison.result import Comparison, Shown
@@ -17,6 +17,7 @@ from qpm_lib.explain import METHODS, LearnedRanking
 from qpm_lib.metrics import Scores
 
 _CHUNK, _SIDE = 16, 160
+_EXPLAINED = "done/maps"
 
 
 def compare(
@@ -43,27 +44,30 @@ def compare(
 
     Raises
     ------
-    ValueError : for no cases, an unknown method or measure, or a method that no model allows.
+    ValueError : for no cases, an unknown method or measure, a method that no model allows, measures that no model and
+        picture allows, or maps that are no maps.
     """
     if not cases:
         raise ValueError("no model was given to compare: see open_cases")
-    check_methods(methods)
     wanted, extra = chosen(None if measures is None else tuple(measures)), dict(extra or {})
+    _check_names(cases, methods, extra)
     found = [_builds(case, methods, extra) for case in cases]
-    for name in methods or ():
-        if not any(name in builds for builds in found):
-            there = ", ".join(dict.fromkeys(n for case in cases for n in case.methods()))
-            raise ValueError(f"no model allows method {name!r}: choose from {there}")
-    todo = [(i, name, unit) for i, builds in enumerate(found) for name in builds for unit in _work(cases[i], wanted)]
+    asked = [units(case, wanted) for case in cases]
+    if not any(asked) and COST not in wanted:
+        raise ValueError(f"none of these models and pictures allows {', '.join(wanted)}: choose other measures")
+    todo = [(i, name, unit) for i, builds in enumerate(found) for name in builds for unit in (None, *asked[i])]
     kept: dict[tuple[int, str], Kept] = {}
     for i, name, unit in progress(todo, "methods x measures"):
         case, build = cases[i], found[i][name]
-        if unit is None:
-            kept[i, name] = Kept("" if name in extra else case.key, _file(case, name, build))
-            _explain(case, build, kept[i, name], cost=COST in wanted)
-        else:
-            _measure(case, build, unit, kept[i, name], holes)
-    return _result(cases, kept, wanted, shown)
+        if unit is not None:
+            _measure(case, build, unit, kept[i, name], unit.on(len(case.images), holes))
+            continue
+        kept[i, name] = Kept("" if name in extra else case.key, _file(case, name, build))
+        if COST in wanted:
+            _price(case, build, kept[i, name])
+        _explain(case, name, build, kept[i, name])
+    on = {name: unit.on(len(cases[0].images), holes) for case in asked for unit in case for name in unit.names}
+    return _result(cases, kept, {name: on[name] for name in wanted if name in on}, shown)
 
 
 def check_methods(names: Sequence[str] | None) -> None:
@@ -78,17 +82,23 @@ def check_methods(names: Sequence[str] | None) -> None:
             raise ValueError(f"unknown explanation method {name!r}: choose from {', '.join((*METHODS, EXACT))}")
 
 
+def _check_names(cases: Sequence[Case], methods: Sequence[str] | None, extra: Mapping[str, Build]) -> None:
+    check_methods(methods)
+    for name in extra:
+        if name in METHODS or name == EXACT or "/" in name:
+            raise ValueError(f"an own method cannot be called {name!r}: choose a name without / that is not taken")
+    there = dict.fromkeys(n for case in cases for n in _builds(case, None, {}))
+    for name in methods or ():
+        if name not in there:
+            raise ValueError(f"no model allows method {name!r}: choose from {', '.join(there)}")
+
+
 def _builds(case: Case, methods: Sequence[str] | None, extra: Mapping[str, Build]) -> dict[str, Build | None]:
     """How to make the methods that are wanted of a case; the exact answer needs none."""
     there: dict[str, Build | None] = dict(case.methods())
     if case.truths is not None:
         there[EXACT] = None
     return {**{name: build for name, build in there.items() if methods is None or name in methods}, **extra}
-
-
-def _work(case: Case, wanted: tuple[str, ...]) -> list[Unit | None]:
-    """The maps themselves, then the measures."""
-    return [None, *units(case, wanted)]
 
 
 def _file(case: Case, name: str, build: Build | None) -> str:
@@ -99,27 +109,43 @@ def _file(case: Case, name: str, build: Build | None) -> str:
     return f"{name}-{state_hash(method.decoder.state_dict())[:16]}" if isinstance(method, LearnedRanking) else name
 
 
-def _explain(case: Case, build: Build | None, entry: Kept, *, cost: bool) -> None:
+def _price(case: Case, build: Build | None, entry: Kept) -> None:
+    """Measure the cost, unless it was measured on this machine."""
+    if build is not None and entry.card.get("priced") != where(case):
+        entry.add({}, priced=where(case), cost=list(cost_of(case, build(case.target))))
+
+
+def _explain(case: Case, name: str, build: Build | None, entry: Kept) -> None:
+    """Make the maps that are missing, some pictures at a time."""
+    count, grid = len(case.images), case.target.grid
+    done = entry.arrays.get(_EXPLAINED, np.zeros(count, bool))
+    if done.all():
+        return
     if build is None:
-        entry.add({"maps": case.exact_maps().astype(np.float32)})
+        entry.add({"maps": case.exact_maps().astype(np.float32), _EXPLAINED: np.ones(count, bool)})
         return
-    method, found = build(case.target), []
-    if cost and COST not in entry.card:
-        entry.add({}, cost=list(cost_of(case, method)))
-    if "maps" in entry.arrays:
-        return
-    for start in range(0, len(case.images), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        images = [image for image in case.images[part] for _ in range(2)]  # some methods try a picture for both at once
-        asked = torch.stack([case.labels[part], case.rivals[part]], 1).flatten()
-        found.append(method(images, asked).unflatten(0, (-1, 2)).numpy())
-    entry.add({"maps": np.concatenate(found).astype(np.float32)})
+    method = build(case.target)
+    for start in range(0, count, _CHUNK):
+        some = np.arange(start, min(start + _CHUNK, count))
+        if done[some].all():
+            continue
+        images = [case.images[i] for i in some for _ in range(2)]  # some methods try a picture for both classes at once
+        asked = torch.stack([case.labels[some], case.rivals[some]], 1).flatten()
+        found = torch.as_tensor(method(images, asked)).detach().float().cpu()
+        if found.shape != (len(images), grid, grid) or not found.isfinite().all():
+            raise ValueError(
+                f"{name} gave maps of shape {tuple(found.shape)} with {int((~found.isfinite()).sum())} values that are "
+                f"not finite, and not ({len(images)}, {grid}, {grid}), for {case.model}: leave it out, or mend it"
+            )
+        maps = entry.arrays.get("maps", np.zeros((count, 2, grid, grid), np.float32)).copy()
+        maps[some], done = found.unflatten(0, (-1, 2)).numpy(), done.copy()
+        done[some] = True
+        entry.add({"maps": maps, _EXPLAINED: done})
 
 
-def _measure(case: Case, build: Build | None, unit: Unit, entry: Kept, holes: int | None) -> None:
+def _measure(case: Case, build: Build | None, unit: Unit, entry: Kept, on: np.ndarray) -> None:
     """Take measures on the pictures that lack them, some at a time."""
-    count = len(case.images)
-    on, done = unit.on(count, holes or count), f"done/{unit.names[0]}"
+    count, done = len(case.images), f"done/{unit.names[0]}"
     missing = on[~entry.arrays.get(done, np.zeros(count, bool))[on]]
     for start in range(0, len(missing), _CHUNK):
         some = missing[start : start + _CHUNK]
@@ -132,7 +158,7 @@ def _measure(case: Case, build: Build | None, unit: Unit, entry: Kept, holes: in
 
 
 def _result(
-    cases: Sequence[Case], kept: Mapping[tuple[int, str], Kept], wanted: tuple[str, ...], shown: int
+    cases: Sequence[Case], kept: Mapping[tuple[int, str], Kept], on: Mapping[str, np.ndarray], shown: int
 ) -> Comparison:
     of = {model: [i for i, case in enumerate(cases) if case.model == model] for model in (c.model for c in cases)}
     scores: dict[tuple[str, str], dict[str, Scores]] = {}
@@ -140,21 +166,27 @@ def _result(
     for model, numbers in of.items():
         for name in dict.fromkeys(name for i, name in kept if i in numbers):
             entries = [kept.get((i, name)) for i in numbers]
-            scores[model, name] = _scores(entries, wanted, len(cases[0].images))
-            priced = [entry.card[COST] for entry in entries if entry is not None and COST in entry.card]
-            costs |= {(model, name): Cost(*priced[0])} if priced else {}
+            scores[model, name] = _scores(entries, on, len(cases[0].images))
+            here = [entry for entry in entries if entry is not None and entry.card.get("priced") == where(cases[0])]
+            costs |= {(model, name): Cost(*here[0].card[COST])} if here else {}
     seeds = {model: tuple(cases[i].seed for i in numbers) for model, numbers in of.items()}
     some = np.unique(np.linspace(0, len(cases[0].images) - 1, shown).astype(int)) if shown else np.zeros(0, int)
     return Comparison(scores, costs, seeds, len(cases[0].images), _shown(cases, kept, some))
 
 
-def _scores(entries: Sequence[Kept | None], wanted: tuple[str, ...], pictures: int) -> dict[str, Scores]:
-    """Scores by measure, a row for each seed; NaN for a seed whose model does not have the method."""
-    nothing, found = np.full((3, pictures), np.nan), {}
-    for measure in wanted:
+def _scores(entries: Sequence[Kept | None], on: Mapping[str, np.ndarray], pictures: int) -> dict[str, Scores]:
+    """Scores by measure, a row for each seed; NaN for a seed whose model does not have the method, and for pictures
+    that this comparison does not ask for, though an earlier one did.
+    """
+    found = {}
+    for measure, some in on.items():
         rows = [None if entry is None else entry.arrays.get(measure) for entry in entries]
         if any(row is not None for row in rows):
-            found[measure] = Scores(*np.stack([nothing if row is None else row for row in rows], 1))
+            stacked = np.full((3, len(rows), pictures), np.nan)
+            for i, row in enumerate(rows):
+                if row is not None:
+                    stacked[:, i, some] = row[:, some]
+            found[measure] = Scores(*stacked)
     return found
 
 

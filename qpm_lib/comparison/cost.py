@@ -1,5 +1,6 @@
 """What a map costs: seconds, forward passes of the backbone, memory."""
 
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ _PICTURES, _EVERY = 8, 0.002
 
 
 class Cost(NamedTuple):
-    """Seconds a picture for one class; the same in forward passes of the backbone, measured right before; peak of
+    """Seconds a picture for one class; the same in times of a forward pass, measured right before; peak of
     memory above what was in use before, in megabytes (of the process, looked at every 2 ms; on a GPU, of its
     allocator).
     """
@@ -27,8 +28,14 @@ class Cost(NamedTuple):
     megabytes: float
 
 
+def where(case: Case) -> str:
+    """Machine and device, on which a cost holds."""
+    return f"{platform.node()} {platform.machine()} {case.target.device.type}"
+
+
 def cost_of(case: Case, method: ExplanationMethod) -> Cost:
-    """Cost of a map, in one batch of up to eight pictures."""
+    """Cost of a map, in one batch of up to eight pictures, after a first one."""
+    method(case.images[:1], case.labels[:1])
     images, labels = case.images[:_PICTURES], case.labels[:_PICTURES]
     pixels, target = case.target.pixels(images), case.target
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from qpm_lib.comparison.measures import MEASURES
 from qpm_lib.comparison.result import Comparison, knows_nothing, method_title
@@ -15,7 +16,8 @@ from qpm_lib.plotting import show_maps
 def maps_figure(comparison: Comparison, model: str, number: int, *, columns: int = 7) -> Figure:
     """The maps of all methods for one of the pictures that are shown, each on its own scale."""
     shown = comparison.shown
-    maps = {method_title(name): shown.maps[model, name][number] for name in comparison.methods(model)}
+    there = [name for name in comparison.methods(model) if (model, name) in shown.maps]  # of its first seed
+    maps = {method_title(name): shown.maps[model, name][number] for name in there}
     rows = -(-(len(maps) + 1) // columns)
     figure = Figure(figsize=(1.45 * columns, 1.75 * rows + 0.3), layout="constrained")
     caption = f"{METHODS[model]}: why {shown.told[model][number]}"
@@ -49,8 +51,8 @@ def score_table(ax: Axes, comparison: Comparison, model: str, *, measures: Seque
 
 
 def agreement_table(ax: Axes, comparison: Comparison, model: str) -> Axes:
-    """Rank correlation over methods of each measure that needs no truth with each that is the truth, with its 95 %
-    interval: dark is no agreement, or a contrary one.
+    """Rank correlation over methods of each measure with each that is the truth, on separate halves of the pictures,
+    with its 95 % interval: dark is no agreement, or a contrary one; framed is a truth with itself.
     """
     found = comparison.agreement(model)
     cheap, truth = (list(dict.fromkeys(pair[i] for pair in found)) for i in (0, 1))
@@ -60,6 +62,8 @@ def agreement_table(ax: Axes, comparison: Comparison, model: str) -> Axes:
         values[y, x] = one.value
         text, colour = f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]", "black" if one.value > 0.1 else "white"
         ax.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+        if a == b:
+            ax.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor=colour))
     if values.size:
         ax.imshow(np.ma.masked_invalid(values), cmap="cividis", vmin=-1, vmax=1, aspect="auto")
     ax.set_xticks(range(len(truth)), [MEASURES[m].title for m in truth], fontsize=8)

@@ -1,4 +1,7 @@
-"""The measures of a comparison: what each asks, what it favours by its construction, and how it is taken."""
+"""The measures of a comparison: what each asks, what it favours by its construction, and how it is taken.
+
+A map that is the same everywhere shows nothing: it scores 0 where a measure is not defined for it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -71,7 +74,10 @@ MEASURES: Mapping[str, Measure] = {
         "class sensitivity", "form", "the maps of class and rival differ (1 - correlation)", "noise; signed maps"
     ),
     "randomised": Measure(
-        "depends on weights", "form", "the map changes when all weights are shuffled (1 - rank correlation)", "noise"
+        "depends on weights",
+        "form",
+        "the map changes when head and blocks are shuffled (1 - rank correlation)",
+        "noise",
     ),
 }
 
@@ -99,12 +105,13 @@ def _holes(fill: str) -> Take:
 
 def _boxes(case: Case, maps: Maps, some: Some, _: Build | None) -> dict[str, Three]:
     scores = box_sensitivity(torch.tensor(maps[some, 0]).float(), case.some(some)[1], case.boxes(some))
-    return {"box_sensitivity": _plain(scores)}
+    return {"box_sensitivity": _plain(np.nan_to_num(scores))}
 
 
 def _form(case: Case, maps: Maps, some: Some, _: Build | None) -> dict[str, Three]:
     own, rival = (torch.tensor(maps[some, i]).float() for i in (0, 1))
-    return {"compactness": _plain(compactness(own)), "class_sensitivity": _plain(1 - map_correlation(own, rival))}
+    differ = np.nan_to_num(1 - map_correlation(own, rival))
+    return {"compactness": _plain(np.nan_to_num(compactness(own))), "class_sensitivity": _plain(differ)}
 
 
 def _randomised(case: Case, maps: Maps, some: Some, build: Build | None) -> dict[str, Three]:
@@ -124,10 +131,10 @@ class Unit(NamedTuple):
     names: tuple[str, ...]
     take: Take
 
-    def on(self, count: int, holes: int) -> Some:
+    def on(self, count: int, holes: int | None) -> Some:
         """Numbers of the pictures that it is taken on, of so many, spread over them."""
-        kind = MEASURES[self.names[0]].kind
-        few = _SHUFFLED if self.names == ("randomised",) else holes if kind == "holes" else count
+        limited = holes is not None and MEASURES[self.names[0]].kind == "holes"
+        few = _SHUFFLED if self.names == ("randomised",) else holes if limited else count
         return np.unique(np.linspace(0, count - 1, min(few, count)).astype(int))
 
 

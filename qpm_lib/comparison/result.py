@@ -69,13 +69,12 @@ class Comparison:
 
     def measures(self, model: str) -> list[str]:
         """Measures that some method of a model has."""
-        there = {m for (owner, _), found in self.scores.items() if owner == model for m in found}
-        return [m for m in MEASURES if m in there]
+        return [m for m in MEASURES if self.column(model, m)]
 
     def column(self, model: str, measure: str, *, real: bool = False) -> dict[str, Scores]:
         """Scores of one measure by method."""
         found = {name: self.scores[model, name].get(measure) for name in self.methods(model, real=real)}
-        return {name: scores for name, scores in found.items() if scores is not None and scores.there.any()}
+        return {name: s for name, s in found.items() if s is not None and mean_score(s) is not None}
 
     def means(self, model: str, measure: str) -> dict[str, Estimate]:
         """Mean over seeds of each method, with a 95 % interval over pictures."""
@@ -88,21 +87,23 @@ class Comparison:
 
     def leaders(self, model: str, measure: str) -> list[str]:
         """The method with the highest mean, then those that cannot be told from it (p at least 0.05, corrected for all
-        pairs of methods).
+        pairs of methods). Only methods that have it on the most pictures and seeds are ranked.
         """
-        means = {name: found.value for name, found in self.means(model, measure).items() if name != EXACT}
-        order = sorted(means, key=lambda name: -means[name])
-        if len(order) < 2:
-            return order
+        column = {name: s.there.sum() for name, s in self.column(model, measure).items() if name != EXACT}
+        means = self.means(model, measure)
+        ranked = [name for name, there in column.items() if there == max(column.values())]
+        order = sorted(ranked, key=lambda name: -means[name].value)
         p = {frozenset(pair): found.p for pair, found in self.differences(model, measure).items()}
-        return [order[0], *(name for name in order[1:] if p.get(frozenset((order[0], name)), 1) >= 0.05)]
+        return [*order[:1], *(name for name in order[1:] if p[frozenset((order[0], name))] >= 0.05)]
 
     def agreement(self, model: str) -> dict[tuple[str, str], Estimate]:
-        """How well each measure that needs no truth puts the real methods into the order of each that is the truth."""
+        """How well each measure (the first of a pair) puts the real methods into the order of each that is the truth; a
+        truth with itself says how much the pictures allow.
+        """
         names = self.measures(model)
         truth = [m for m in names if MEASURES[m].kind == "truth"]
         columns = {m: self.column(model, m, real=True) for m in names}
-        pairs = {(a, b): agreement_over_methods(columns[b], columns[a]) for a in names for b in truth if a not in truth}
+        pairs = {(a, b): agreement_over_methods(columns[b], columns[a]) for a in names for b in truth}
         return {pair: found for pair, found in pairs.items() if found is not None}
 
     def save(self, folder: Path, *, made_by: str = "") -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from math import isfinite
 
 from qpm_lib.comparison.measures import MEASURES, STEPS
 from qpm_lib.comparison.result import Comparison, method_title
@@ -12,21 +13,30 @@ from qpm_lib.metrics import Estimate
 Rows = list[list[str]]
 
 
+_AGREE = (
+    "Does a measure put methods into the order of one that is the truth? Rank correlation, the two measures on "
+    "separate halves of the pictures, with 95 % intervals over pictures and methods; a truth with itself says how much "
+    "the pictures allow. Over"
+)
 _HOW = """## How to read it
 
-Larger is better everywhere. Brackets: 95 % bootstrap intervals over pictures of the mean over seeds. Bold: the best of
-the column (without the exact answer), and all methods that cannot be told from it (paired differences on the same
-pictures, Holm's correction for all pairs of methods, p at least 0.05; all pairs stand in differences.csv). The last
-measures are conditions, which noise meets best, and no race: nothing is bold there.
+Larger is better everywhere. Brackets: 95 % bootstrap intervals over pictures of the mean over seeds (none for fewer
+than five pictures). Bold: the best of the column (without the exact answer), and all methods that cannot be told from
+it (differences on the same pictures, methods exchanged by lot, Holm's correction for all pairs of methods, p at least
+0.05; all pairs stand in differences.csv). The last measures are conditions, which noise meets best, and no race:
+nothing is bold there.
 Measures that are the truth are skills: 0 is a random map, 1 the best that can be painted on the patch grid. The others
 have no such scale: compare with random, centred blob, edges and the exact answer.
-Holes: {steps} versions of a picture from whole to empty. Seconds a picture and forward passes of the backbone for one
-class, and peak memory above that of the model, on the machine that made this table, whatever else ran there."""
+Holes: {steps} versions of a picture from whole to empty. Seconds a picture, the same in times of a forward pass of the
+backbone, for one class, and peak memory above that of the model: on the machine that made this table, whatever else ran
+there."""
 
 
 def interval_text(found: Estimate | None) -> str:
     """A value with its interval."""
-    return "n/a" if found is None else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    if found is None:
+        return "n/a"
+    return f"{found.value:.2f}" + (f" [{found.low:.2f}, {found.high:.2f}]" if isfinite(found.low) else "")
 
 
 def score_rows(comparison: Comparison, model: str) -> Rows:
@@ -37,7 +47,9 @@ def score_rows(comparison: Comparison, model: str) -> Rows:
     means = {m: comparison.means(model, m) for m in measures}
     leaders = {m: comparison.leaders(model, m) if MEASURES[m].kind != "form" else [] for m in measures}
     priced = any(owner == model for owner, _ in comparison.costs)
-    rows = [["method", *(MEASURES[m].title for m in measures), *(("seconds", "passes", "MB") if priced else ())]]
+    rows = [
+        ["method", *(MEASURES[m].title for m in measures), *(("seconds", "in forward passes", "MB") if priced else ())]
+    ]
     for name in comparison.methods(model):
         cells = [interval_text(means[m].get(name)) for m in measures]
         cells = [f"**{c}**" if name in leaders[m] else c for c, m in zip(cells, measures, strict=True)]
@@ -76,12 +88,21 @@ def difference_rows(comparison: Comparison) -> Rows:
 
 
 def agreement_rows(comparison: Comparison, model: str) -> Rows:
-    """How well each measure that needs no truth orders the real methods as the truth does; empty without a truth."""
+    """How well each measure orders the real methods as each that is the truth does; empty without a truth."""
     found = comparison.agreement(model)
     truth = list(dict.fromkeys(b for _, b in found))
     rows = [["measure", *(MEASURES[b].title for b in truth)]] if found else []
     for a in dict.fromkeys(a for a, _ in found):
         rows.append([MEASURES[a].title, *(interval_text(found.get((a, b))) for b in truth)])
+    return rows
+
+
+def long_agreement_rows(comparison: Comparison) -> Rows:
+    """Agreement of every model on rows of their own, for a spreadsheet; the head alone without a truth."""
+    rows = [["model", "measure", "truth", "value", "low", "high", "methods"]]
+    for model in comparison.models:
+        for (measure, truth), found in comparison.agreement(model).items():
+            rows.append([model, measure, truth, *(f"{x:.4f}" for x in found[:3]), str(found.count)])
     return rows
 
 
@@ -94,7 +115,7 @@ def to_markdown(comparison: Comparison) -> str:
         parts.append(_markdown(score_rows(comparison, model)))
         if rows := agreement_rows(comparison, model):
             count = len(comparison.methods(model, real=True))
-            parts.append(f"Rank correlation with the truth over {count} methods (without the maps that know nothing):")
+            parts.append(f"{_AGREE} {count} methods (without the maps that know nothing):")
             parts.append(_markdown(rows))
     asked = [m for m in MEASURES if any(m in comparison.measures(model) for model in comparison.models)]
     told = [f"- **{MEASURES[m].title}**: {MEASURES[m].asks}. Favours {MEASURES[m].favours}." for m in asked]

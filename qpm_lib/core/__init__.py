@@ -9,6 +9,7 @@ from qpm_lib.core.artifacts import (
     read_object,
     save_arrays,
     saved_arrays,
+    to_json,
     write_atomically,
     write_json,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "setting_names",
     "stage_key",
     "templates",
+    "to_json",
     "whole_number",
     "write_atomically",
     "write_json",

@@ -11,6 +11,7 @@ from PIL import Image
 from qpm_lib.comparison import comparing
 from qpm_lib.comparison.case import EXACT, Case, open_cases
 from qpm_lib.comparison.comparing import compare
+from qpm_lib.comparison.kept import Kept
 from qpm_lib.comparison.measures import MEASURES, chosen
 from qpm_lib.comparison.result import Comparison
 from qpm_lib.comparison.tables import agreement_rows, difference_rows, long_rows, score_rows, to_csv, to_markdown
@@ -179,7 +180,7 @@ def test_tables_say_what_was_measured(case):
     extra = {n: planted(s) for n, s in LEVELS.items()}
     found = compare([case], methods=("random",), measures=("holes_mean", "compactness", "cost"), extra=extra)
     rows = score_rows(found, "qpm")
-    assert rows[0] == ["method", "holes, mean colour", "compactness", "seconds", "passes", "MB"]
+    assert rows[0] == ["method", "holes, mean colour", "compactness", "seconds", "in forward passes", "MB"]
     cells = {row[0]: row[1] for row in rows[1:]}
     assert cells["truth"].startswith("**")
     assert not cells["upside down"].startswith("**")
@@ -197,9 +198,9 @@ def test_tables_say_what_was_measured(case):
 
 def test_a_page_shows_every_map_and_escapes_names(case, tmp_path):
     case.class_names = ("<script>alert(1)</script>", "dark")
-    found = compare([case], methods=("random",), measures=("form",), extra={"<b>mine</b>": planted(1.0)}, shown=2)
+    found = compare([case], methods=("random",), measures=("form",), extra={"<b>mine": planted(1.0)}, shown=2)
     text = write_side_by_side(found, tmp_path).read_text()
-    assert "<b>mine</b>" not in text
+    assert "<b>mine" not in text
     assert "alert(1)" not in text
     for number in range(2):
         picture = np.asarray(Image.open(tmp_path / "side_by_side" / f"qpm_{number}.jpg").convert("L"))
@@ -222,6 +223,47 @@ def test_bad_names_are_refused(options, said, case):
         compare([])
 
 
+def test_a_call_that_can_measure_nothing_stops_before_any_map_is_made(case):
+    with pytest.raises(ValueError, match="none of these models and pictures allows correctness"):
+        compare([case], measures=("truth",))
+
+
+def test_what_gives_no_maps_and_names_that_are_taken_are_refused(case):
+    def broken(value):
+        return lambda _: lambda images, targets: torch.full((len(images), 4, 4), value)
+
+    with pytest.raises(ValueError, match=r"mine gave maps .* with 384 values that are not finite"):
+        compare([case], methods=(), measures=("form",), extra={"mine": broken(float("nan"))})
+    with pytest.raises(ValueError, match=r"mine gave maps of shape \(24, 3\)"):
+        compare([case], methods=(), measures=("form",), extra={"mine": lambda _: lambda images, t: torch.zeros(24, 3)})
+    for name in ("cdam", "a/b", EXACT):
+        with pytest.raises(ValueError, match="an own method cannot be called"):
+            compare([case], measures=("form",), extra={name: broken(1.0)})
+    flat = compare([case], methods=("random",), measures=("form",), extra={"flat": broken(1.0)})
+    assert flat.means("qpm", "class_sensitivity")["flat"].value == 0  # shows nothing
+
+
+def test_a_table_does_not_depend_on_what_was_measured_before(case):
+    options = {"methods": ("cdam", "random"), "measures": ("holes_mean",)}
+    small = compare([case], **options, holes=5)
+    compare([case], methods=("cdam",), measures=("holes_mean",), holes=COUNT)
+    again = compare([case], **options, holes=5)
+    for name in options["methods"]:
+        one, other = (found.scores["qpm", name]["holes_mean"].values for found in (small, again))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_calls_side_by_side_keep_what_the_other_measured():
+    one, other = Kept("side by side", "cdam"), Kept("side by side", "cdam")
+    one.add({"a": np.arange(3)}, x=1)
+    other.add({"b": np.arange(2)}, y=2)
+    found = Kept("side by side", "cdam")
+    assert set(found.arrays) == {"a", "b"}
+    assert found.card == {"x": 1, "y": 2}
+    found.path.write_bytes(b"damaged")
+    assert Kept("side by side", "cdam").arrays == {}
+
+
 def test_kinds_stand_for_their_measures():
     assert chosen(None) == (*MEASURES, "cost")
     assert chosen(("form", "holes_mean")) == ("holes_mean", "compactness", "class_sensitivity", "randomised")
@@ -237,7 +279,7 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(ValueError, match="differ in backbone"):
         open_cases([one, other], models=("linear_probe",), pictures=1)
     other = RunFolder(tmp_path / "b", load_profile("smoke", **{"dense.epochs": 7, "seed": 1}))
-    with pytest.raises(ValueError, match="have one method and differ in more than the seed"):
+    with pytest.raises(ValueError, match="differ in more than seed and method"):
         open_cases([one, other], pictures=1)
 
 
