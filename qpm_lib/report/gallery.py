@@ -59,7 +59,7 @@ def _screenshot(page: Path, row: int, to: Path) -> bool:
 
 
 def _of_the_model(run: RunFolder, out: Path) -> Iterator[Exhibit]:
-    """Figures of chapters 5, 8, 9 and 11, and what four features answer to."""
+    """Figures of chapters 5, 8 and 9, and what four features answer to."""
     for name, title, words in (
         (
             "05_explanation",
@@ -86,11 +86,6 @@ def _of_the_model(run: RunFolder, out: Path) -> Iterator[Exhibit]:
             "09_suspect",
             "A watermark, found before any classifier is trained",
             "Patches of the cluster that one class alone shows: a colour chart that was laid into its pictures.",
-        ),
-        (
-            "11_scores",
-            "Which explanation can be believed",
-            "Every quick method on the same pictures: bold is the best of a column and what cannot be told from it.",
         ),
     ):
         if (source := run.path / "figures" / f"{name}.png").exists():
