@@ -20,7 +20,7 @@ from qpm_lib.core import METHODS, VERSION, content_hash, stage_key
 from qpm_lib.data import ImageDataset, load_scenes
 from qpm_lib.explain import METHODS as EXPLANATIONS
 from qpm_lib.explain import ExplanationMethod, LearnedRanking, Target, make, possible
-from qpm_lib.metrics import BoxEffects, ExactParts, PictureTruth, box_effects, exact_parts, picture_truths, twin
+from qpm_lib.metrics import BoxEffects, ExactParts, PictureTruth, box_effects, exact_parts, paint, picture_truths, twin
 from qpm_lib.model import train_linear_probe
 from qpm_lib.runs import RunFolder
 
@@ -95,7 +95,7 @@ class Case:
         for truth in self.truths or ():
             lead = np.zeros_like(truth.value) if truth.lead is None else truth.lead
             both = (truth.per_area(truth.value), truth.per_area(truth.value - lead))
-            found.append([np.tensordot(values, truth.covered[: len(values)], 1) for values in both])
+            found.append([paint(values, truth.covered[: len(values)]) for values in both])
         return np.array(found)
 
 
@@ -123,7 +123,7 @@ def open_cases(
 
     Raises
     ------
-    ValueError : for runs with other pictures or another backbone, a model that no run has, or fewer than one picture.
+    ValueError : for runs that differ in more than seed and method, a model that no run has, or fewer than one picture.
     """
     if not runs or pictures < 1:
         raise ValueError(f"{len(runs)} runs and {pictures} pictures cannot be compared: give at least one of each")

@@ -1,7 +1,5 @@
 """A comparison as figures: a table in colours, and how well cheap measures agree with the truth."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,17 +23,16 @@ def maps_figure(comparison: Comparison, model: str, number: int, *, columns: int
     return figure
 
 
-def score_table(ax: Axes, comparison: Comparison, model: str, *, measures: Sequence[str] | None = None) -> Axes:
+def score_table(ax: Axes, comparison: Comparison, model: str) -> Axes:
     """Mean scores, a row for each method and a column for each measure. Colours are ranks within a column: bright is
     best. Bold is the best and what cannot be told from it; methods that know nothing are in italics.
     """
-    names = comparison.methods(model)
-    columns = [m for m in comparison.measures(model) if measures is None or m in measures]
+    names, columns = comparison.methods(model), comparison.measures(model)
     ranks = np.full((len(names), len(columns)), np.nan)
     for x, measure in enumerate(columns):
         means = comparison.means(model, measure)
         order = sorted(means, key=lambda name: means[name].value)
-        leaders = comparison.leaders(model, measure) if MEASURES[measure].kind != "form" else []
+        leaders = comparison.leaders(model, measure)
         for name, found in means.items():
             y, rank = names.index(name), order.index(name) / max(1, len(order) - 1)
             ranks[y, x] = rank

@@ -87,8 +87,11 @@ class Comparison:
 
     def leaders(self, model: str, measure: str) -> list[str]:
         """The method with the highest mean, then those that cannot be told from it (p at least 0.05, corrected for all
-        pairs of methods). Only methods that have it on the most pictures and seeds are ranked.
+        pairs of methods). Only methods that have it on the most pictures and seeds are ranked; none in a measure of
+        kind `form`, which is a condition and no race.
         """
+        if MEASURES[measure].kind == "form":
+            return []
         column = {name: s.there.sum() for name, s in self.column(model, measure).items() if name != EXACT}
         means = self.means(model, measure)
         ranked = [name for name, there in column.items() if there == max(column.values())]

@@ -45,7 +45,7 @@ def score_rows(comparison: Comparison, model: str) -> Rows:
     """
     measures = comparison.measures(model)
     means = {m: comparison.means(model, m) for m in measures}
-    leaders = {m: comparison.leaders(model, m) if MEASURES[m].kind != "form" else [] for m in measures}
+    leaders = {m: comparison.leaders(model, m) for m in measures}
     priced = any(owner == model for owner, _ in comparison.costs)
     rows = [
         ["method", *(MEASURES[m].title for m in measures), *(("seconds", "in forward passes", "MB") if priced else ())]

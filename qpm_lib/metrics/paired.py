@@ -4,15 +4,13 @@ number, and how well two measures agree over methods.
 Everything is done picture by picture, for all methods and models alike: what differs between pictures alone cancels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-
-from qpm_lib.metrics.skill import PartChecks
 
 _DRAWS, _FEW, _CHUNK = 20000, 2000, 32
 _FEWEST = 5  # pictures for an interval
@@ -32,11 +30,6 @@ class Scores(NamedTuple):
     def plain(cls, values: Float[np.ndarray, "models pictures"]) -> "Scores":
         """Scores on their own scale."""
         return cls(values, np.zeros_like(values), np.ones_like(values))
-
-    @classmethod
-    def of_checks(cls, checks: Sequence[PartChecks], check: str) -> "Scores":
-        """One check of a method, on several models."""
-        return cls(*(np.stack([getattr(c, of)[check] for c in checks]) for of in ("scores", "random", "ceiling")))
 
     @property
     def there(self) -> Bool[np.ndarray, "models pictures"]:

@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from qpm_lib.metrics.paired import Scores, agreement_over_methods, differences, mean_score
-from qpm_lib.metrics.skill import CHECKS, PartChecks
 
 RNG = np.random.default_rng
 
@@ -29,13 +28,6 @@ def test_a_skill_is_the_share_of_the_room_between_zero_and_one():
     found = mean_score(Scores(np.array([[0.4, 0.6]]), np.array([[0.2, 0.2]]), np.array([[0.8, 1.0]])))
     assert found.value == pytest.approx((0.5 - 0.2) / (0.9 - 0.2))
     assert mean_score(plain([np.nan, np.nan])) is None
-
-
-def test_checks_of_several_models_become_scores():
-    each = [PartChecks(*({c: np.full(3, v + i) for c in CHECKS} for v in (0.5, 0.0, 1.0))) for i in (0, 1)]
-    found = Scores.of_checks(each, "contrastivity")
-    assert found.values.tolist() == [[0.5] * 3, [1.5] * 3]
-    assert (found.zero.tolist(), found.one.tolist()) == ([[0] * 3, [1] * 3], [[1] * 3, [2] * 3])
 
 
 def test_differences_are_those_of_the_means_and_intervals_those_of_a_paired_bootstrap():
