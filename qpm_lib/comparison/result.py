@@ -1,8 +1,9 @@
 """What a comparison found: scores of every method on every model, what they cost, and some maps to look at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -56,6 +57,7 @@ class Comparison:
     seeds: Mapping[str, tuple[int, ...]]
     pictures: int
     shown: Shown
+    _made: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -82,8 +84,10 @@ class Comparison:
 
     def differences(self, model: str, measure: str, *, against: str | None = None) -> dict[tuple[str, str], Difference]:
         """All differences between methods, paired and corrected (see `metrics.differences`); no exact answer."""
-        column = {name: scores for name, scores in self.column(model, measure).items() if name != EXACT}
-        return differences(column, against=against)
+        if (key := ("differences", model, measure, against or "")) not in self._made:  # asked for by every table
+            column = {name: scores for name, scores in self.column(model, measure).items() if name != EXACT}
+            self._made[key] = differences(column, against=against)
+        return self._made[key]
 
     def leaders(self, model: str, measure: str) -> list[str]:
         """The method with the highest mean, then those that cannot be told from it (p at least 0.05, corrected for all
@@ -103,11 +107,13 @@ class Comparison:
         """How well each measure (the first of a pair) puts the real methods into the order of each that is the truth; a
         truth with itself says how much the pictures allow.
         """
-        names = self.measures(model)
-        truth = [m for m in names if MEASURES[m].kind == "truth"]
-        columns = {m: self.column(model, m, real=True) for m in names}
-        pairs = {(a, b): agreement_over_methods(columns[b], columns[a]) for a in names for b in truth}
-        return {pair: found for pair, found in pairs.items() if found is not None}
+        if (key := ("agreement", model)) not in self._made:
+            names = self.measures(model)
+            truth = [m for m in names if MEASURES[m].kind == "truth"]
+            columns = {m: self.column(model, m, real=True) for m in names}
+            pairs = {(a, b): agreement_over_methods(columns[b], columns[a]) for a in names for b in truth}
+            self._made[key] = {pair: found for pair, found in pairs.items() if found is not None}
+        return self._made[key]
 
     def save(self, folder: Path, *, made_by: str = "") -> None:
         """Write `comparison.safetensors` and, last, `comparison.json`."""
