@@ -13,7 +13,16 @@ from qpm_lib.core.artifacts import (
     write_atomically,
     write_json,
 )
-from qpm_lib.core.config import VERSION, AdapterConfig, DataConfig, RankingConfig, RunConfig, TrainingConfig, stage_key
+from qpm_lib.core.config import (
+    VERSION,
+    AdapterConfig,
+    DataConfig,
+    RankingConfig,
+    RunConfig,
+    SelectionConfig,
+    TrainingConfig,
+    stage_key,
+)
 from qpm_lib.core.devices import choose_device, full_precision, mixed_precision
 from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
 from qpm_lib.core.progress import progress
@@ -28,6 +37,7 @@ __all__ = [
     "PROFILES",
     "RankingConfig",
     "RunConfig",
+    "SelectionConfig",
     "TrainingConfig",
     "VERSION",
     "cache_folder",

@@ -10,7 +10,7 @@ from qpm_lib import selection
 from qpm_lib.core import load_profile, whole_number
 from qpm_lib.estimator.inputs import checked_rows, training_store
 from qpm_lib.features import FeatureStore
-from qpm_lib.model import Explanation, Output, feature_vectors, fine_tune, train_dense
+from qpm_lib.model import Explanation, Output, feature_vectors, fine_tune, map_locality, train_dense
 
 _BATCH = 64
 
@@ -90,15 +90,8 @@ class QPMClassifier(ClassifierMixin, BaseEstimator):
         relevance = selection.relevance(
             feature_vectors(dense, store, rows), store.labels[rows].numpy(), constant="zero"
         )
-        self.selection_ = selection.solve(
-            relevance,
-            selection.redundancy(relevance, config.selection.n_features, config.selection.redundancy),
-            n_features=config.selection.n_features,
-            n_per_class=config.selection.n_per_class,
-            gap=config.selection.gap,
-            time_limit=config.selection.time_limit,
-            seed=config.seed,
-        )
+        keeps = map_locality(dense, store, seed=config.seed) if config.selection.locality else None
+        self.selection_ = selection.solve_as_set(relevance, config.selection, keeps=keeps, seed=config.seed)
         self.model_, self.history_ = fine_tune(dense, self.selection_, store, config)
         return self
 

@@ -9,8 +9,8 @@ from qpm_lib.core import RunConfig, progress
 from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
 from qpm_lib.metrics.evaluation import Evaluation, evaluate
-from qpm_lib.model import DenseModel, feature_vectors, fine_tune
-from qpm_lib.selection import redundancy, relevance, solve
+from qpm_lib.model import DenseModel, feature_vectors, fine_tune, map_locality
+from qpm_lib.selection import relevance, solve_as_set
 
 
 class TradeOff(NamedTuple):
@@ -55,12 +55,13 @@ def trade_off(
     rows, seed = store.rows(train=True), config.seed
     vectors = feature_vectors(dense, store, rows)
     a = relevance(vectors, store.labels[rows].numpy(), constant="zero")
+    keeps = map_locality(dense, store, seed=seed) if config.selection.locality else None
     tuning = replace(config.fine_tune, epochs=epochs or config.fine_tune.epochs)
     possible = [(n, k) for n, k in settings if k <= n <= a.shape[0] and comb(n, k) >= a.shape[1]]
     points = []
     for n, k in progress(possible, "trade-off"):
-        penalty = redundancy(a, n, config.selection.redundancy)
-        chosen = solve(a, penalty, n_features=n, n_per_class=k, gap=gap, time_limit=limit, seed=seed)
+        asked = replace(config.selection, n_features=n, n_per_class=k, gap=gap, time_limit=limit)
+        chosen = solve_as_set(a, asked, keeps=keeps, seed=seed)
         model, _ = fine_tune(dense, chosen, store, replace(config, fine_tune=tuning))
         points.append(TradeOff(n, k, chosen.gap, evaluate(model, store, dataset, k=k, seed=seed)))
     return points

@@ -61,7 +61,8 @@ class Adapter(nn.Module):
         out = self(torch.cat([cls[:, None], patches], 1) if uses_cls else patches)
         on_patches = out[:, 1:] if uses_cls else out
         maps = rearrange(on_patches, "b (y x) f -> b f y x", y=map_height(on_patches.shape[1]))
-        average = reduce(on_patches, "b p f -> b f", "mean")
+        precision = torch.promote_types(out.dtype, torch.float32)  # a mean in bf16 is not what its map adds up to
+        average = on_patches.mean(1, dtype=precision)
         vector = {
             "avg": lambda: average,
             "max": lambda: reduce(on_patches, "b p f -> b f", "max"),

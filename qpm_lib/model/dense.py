@@ -75,7 +75,7 @@ class LinearProbe(nn.Module):
 
     def __init__(self, weight: Float[Tensor, "classes dim"], bias: Float[Tensor, "classes"]) -> None:
         super().__init__()
-        self.register_buffer("class_weight", weight)
+        self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
     def forward(self, patches: Float[Tensor, "batch patches dim"], cls: Float[Tensor, "batch dim"]) -> Output:
@@ -84,10 +84,15 @@ class LinearProbe(nn.Module):
             return Output(
                 rearrange(patches, "b (y x) d -> b d y x", y=map_height(patches.shape[1])),
                 cls,
-                cls.float() @ self.class_weight.T + self.bias,
+                cls.float() @ self.weight.T + self.bias,
             )
+
+    @property
+    def class_weight(self) -> Float[Tensor, "classes dim"]:
+        """Weight of each number of the token for each class."""
+        return self.weight
 
     @property
     def device(self) -> torch.device:
         """Where the weights live."""
-        return self.class_weight.device
+        return self.weight.device

@@ -12,6 +12,7 @@ from qpm_lib.core import mixed_precision
 from qpm_lib.features import FeatureStore
 from qpm_lib.model.adapter import Output
 from qpm_lib.model.training import log
+from qpm_lib.selection import locality
 
 
 @runtime_checkable
@@ -41,6 +42,15 @@ def feature_vectors(
 ) -> Float[np.ndarray, "rows features"]:
     """Pooled features of some rows, in evaluation mode."""
     return np.concatenate([out.vector.cpu().numpy() for out, _ in outputs(model, store, rows)])
+
+
+def map_locality(
+    model: Classifier, store: FeatureStore, *, count: int = 200, seed: int = 0
+) -> Float[np.ndarray, "features"]:
+    """How much each feature keeps to one place (`selection.locality`), on `count` training pictures drawn by `seed`."""
+    rows = store.rows(train=True)
+    some = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count]]
+    return locality(np.concatenate([out.maps.cpu().numpy() for out, _ in outputs(model, store, some)]))
 
 
 def accuracy(model: Classifier, store: FeatureStore, *, train: bool = False) -> float:

@@ -11,7 +11,7 @@ from qpm_lib.selection.result import Selection
 from qpm_lib.selection.simulated import simulated_relevance
 from qpm_lib.selection.solver import Progress, solve
 from qpm_lib.selection.stages.assignment import assign
-from qpm_lib.selection.steering import locality, part_share
+from qpm_lib.selection.steering import locality, part_share, solve_as_set, wish
 
 __all__ = [
     "Layer",
@@ -33,8 +33,10 @@ __all__ = [
     "similarity",
     "simulated_relevance",
     "solve",
+    "solve_as_set",
     "solve_plain",
     "solve_readable",
     "standardised",
     "strongest_penalty",
+    "wish",
 ]

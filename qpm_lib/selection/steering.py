@@ -1,7 +1,43 @@
-"""Scores of features from their maps, to be used as a bias in `solve`."""
+"""Wishes: scores of features from their maps, to be used as a bias in `solve`."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from qpm_lib.core import SelectionConfig
+from qpm_lib.selection.constants import redundancy
+from qpm_lib.selection.result import Selection
+from qpm_lib.selection.solver import solve
+
+
+def wish(score: Float[np.ndarray, "features"], objective: float, percent: float) -> Float[np.ndarray, "features"]:
+    """Bias for `solve` with which the feature of the highest score counts `percent` % of an objective more than that of
+    the lowest. Equal scores are no wish.
+    """
+    spread = float(np.ptp(score))
+    return np.zeros(len(score)) if spread == 0 else percent * abs(objective) / (100 * spread) * score
+
+
+def solve_as_set(
+    relevance: Float[np.ndarray, "features classes"],
+    settings: SelectionConfig,
+    *,
+    keeps: Float[np.ndarray, "features"] | None = None,
+    seed: int = 0,
+) -> Selection:
+    """The programme with the settings of a run: without wishes, and then with `settings.locality`.
+
+    Parameters
+    ----------
+    keeps : how much each feature keeps to one place (`locality`). Without it, or where nothing is to be paid for it,
+        the programme is solved once.
+    """
+    redundant = redundancy(relevance, settings.n_features, settings.redundancy)
+    options = {"n_features": settings.n_features, "n_per_class": settings.n_per_class}
+    options |= {"gap": settings.gap, "time_limit": settings.time_limit, "seed": seed}
+    plain = solve(relevance, redundant, **options)
+    if keeps is None or not settings.locality:
+        return plain
+    return solve(relevance, redundant, **options, bias=wish(keeps, plain.objective, settings.locality))
 
 
 def locality(maps: Float[np.ndarray, "images features g g"]) -> Float[np.ndarray, "features"]:

@@ -7,6 +7,7 @@ import torch
 import qpm_lib
 from qpm_lib.backbones.frozen import load_backbone
 from qpm_lib.core.config import AdapterConfig
+from qpm_lib.core.devices import mixed_precision
 from qpm_lib.model.adapter import Adapter, Output
 from qpm_lib.model.dense import DenseModel
 from qpm_lib.model.head import FixedHead
@@ -59,6 +60,19 @@ def test_map_positions_are_patch_positions():
     model, (patches, cls) = dense(), tokens()
     out = model(patches, cls)
     torch.testing.assert_close(out.maps[1, :, 2, 3], model.adapter(patches)[1, 2 * 4 + 3])
+
+
+def test_explanations_add_up_to_the_score_in_bf16_too():
+    """As on a GPU: what is multiplied in bf16 is added up in float32."""
+    model, (patches, cls) = qpm(), tokens(batch=8, patches=256)
+    with torch.no_grad(), mixed_precision(torch.device("cpu"), on_cpu=True):
+        out = model(patches, cls)
+    assert out.maps.dtype == torch.bfloat16
+    best = out.logits.argmax(1)
+    explanation = model.explain_tokens(out, best)
+    scores = out.logits.gather(1, best[:, None])[:, 0]
+    for parts in (explanation.maps.sum((1, 2, 3)), explanation.contributions.sum(1)):
+        torch.testing.assert_close(parts + explanation.constant, scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_layers", [1, 3])

@@ -2,6 +2,7 @@ import itertools
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from selection_cases import instance, twins
 
 from qpm_lib import selection
+from qpm_lib.core.config import SelectionConfig
 from qpm_lib.selection.constants import threshold
 from qpm_lib.selection.problem import make_problem, problem_objective
 from qpm_lib.selection.result import Selection
@@ -103,6 +105,22 @@ def test_a_wish_moves_the_selection_and_its_price_is_visible():
     forced = selection.solve(a, r, **options, required=wanted, forbidden=free.features[:2])
     assert set(wanted) <= set(forced.features.tolist())
     assert forced.objective < free.objective
+
+
+def test_the_setting_pays_the_best_feature_its_percent_and_zero_changes_nothing():
+    a, keeps = twins(seed=8), np.random.default_rng(0).random(len(twins(seed=8)))
+    asked = SelectionConfig(n_features=20, n_per_class=4, gap=0.0)
+    free = selection.solve_as_set(a, asked, keeps=keeps)
+    bias = selection.wish(keeps, free.objective, percent=3.0)
+    np.testing.assert_allclose(np.ptp(bias), 0.03 * free.objective)
+    steered = selection.solve_as_set(a, replace(asked, locality=3.0), keeps=keeps)
+    r = selection.redundancy(a, 20)
+    plainly = [selection.objective(a, r, s.features, s.assignment) for s in (free, steered)]
+    np.testing.assert_allclose(steered.objective, plainly[1] + bias[steered.features].sum())
+    assert keeps[steered.features].mean() > keeps[free.features].mean()
+    assert plainly[1] < plainly[0]
+    np.testing.assert_array_equal(selection.solve_as_set(a, replace(asked, locality=3.0)).features, free.features)
+    assert not selection.wish(np.ones(80), 100.0, percent=3.0).any()
 
 
 # -- constants
