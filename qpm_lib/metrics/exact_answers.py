@@ -173,15 +173,15 @@ def _picture_key(dataset: ImageDataset, scenes: Scenes, row: int) -> str:
     return content_hash([pixels, scenes.seeds[dataset.files[row]], scenes.species[int(dataset.labels[row])]])
 
 
+@torch.no_grad()
 def _answer(
     models: Mapping[str, nn.Module], backbone: FrozenBackbone, pictures: Float[Tensor, "versions 3 h w"]
 ) -> dict[str, Float[np.ndarray, "versions classes"]]:
     found: dict[str, list[Tensor]] = {name: [] for name in models}
     for batch in pictures.split(_BATCH):
-        tokens = backbone.tokens(batch)
+        tokens = backbone(batch)  # in full precision, also on a GPU
         for name, model in models.items():
-            with torch.no_grad():
-                out = model(tokens.patches.to(model.device), tokens.cls.to(model.device))
+            out = model(tokens.patches.to(model.device), tokens.cls.to(model.device))
             found[name].append(out.logits.float().cpu())
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
