@@ -5,9 +5,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from qpm_lib.cli import backbones, compare, doctor, evaluate, explain, inspect, predict, run
+from qpm_lib.cli import backbones, cache, compare, doctor, evaluate, explain, inspect, predict, run
 
-COMMANDS = (run, predict, explain, compare, inspect, evaluate, backbones, doctor)
+COMMANDS = (run, predict, explain, compare, inspect, evaluate, backbones, cache, doctor)
 EPILOG = """examples:
   qpm doctor                                             is everything here that is needed?
   qpm run --profile toy --out runs/toy                   the whole course on rendered birds, on a laptop
@@ -21,6 +21,7 @@ EPILOG = """examples:
   qpm inspect runs/toy --out inside                      what the encoder groups together, without any class
   qpm evaluate --table runs/toy runs/sldd                the comparison table of these runs
   qpm backbones                                          which backbones there are
+  qpm cache                                              what is kept between runs, and how large it is
   qpm run --profile folder --set data.root=my_pictures --set backbone.name=toy --set adapter.hidden=256
 """
 

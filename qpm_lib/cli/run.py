@@ -9,9 +9,10 @@ from typing import Any
 from qpm_lib.cli.output import pairs, show, show_table
 
 NAME, SHORT = "run", "run the chapters into a run folder"
-DESCRIPTION = """Runs the chapters 01 to 10 through papermill into a run folder: settings, results, figures, the model,
+DESCRIPTION = """Runs the chapters 01 to 11 through papermill into a run folder: settings, results, figures, the model,
 the executed notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a
-stopped run goes on."""
+stopped run goes on; chapters that another run has finished with the same settings, pictures and program are taken from
+the cache folder (see qpm cache)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--only", metavar="NN", help="run just this chapter")
     parser.add_argument("--to", metavar="NN", help="stop after this chapter; the report is complete after 07")
     leave_out = "leave out pictures that cannot be read, and record them (data.skip_damaged=true)"
+    fresh = "execute every chapter that is not finished here, also those that another run has finished"
+    parser.add_argument("--fresh", action="store_true", help=fresh)
     parser.add_argument("--skip-damaged", action="store_true", help=leave_out)
     parser.add_argument("--verbose", action="store_true", help="show the log of every step")
 
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from qpm_lib.report import build_report
-    from qpm_lib.runs import ChapterError, chain, current_chapters, find_chapter, run_chapters
+    from qpm_lib.runs import ChapterError, ChapterStore, chain, current_chapters, find_chapter, run_chapters
 
     run = _folder(arguments)
     chapters = chain(run.config)
@@ -61,7 +64,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     try:
         which = {"start": start, "only": only, "end": end}
-        run_chapters(run, **which, parameters=parameters, on_start=announce, on_chapter=tell)
+        store = None if arguments.fresh else ChapterStore()
+        run_chapters(run, **which, parameters=parameters, store=store, on_start=announce, on_chapter=tell)
     except BaseException as error:
         show()
         if isinstance(error, ChapterError | KeyboardInterrupt):

@@ -7,6 +7,7 @@ from qpm_lib.runs.formats import cell_text, save_figure, to_csv, to_markdown
 from qpm_lib.runs.method_maps import MethodMaps, take_method_maps
 from qpm_lib.runs.published import PUBLISHED
 from qpm_lib.runs.snapshot import Snapshot, take_snapshot
+from qpm_lib.runs.store import ChapterStore
 from qpm_lib.runs.table import read_runs, single_cell, table
 from qpm_lib.runs.up_to_date import current_chapters, is_whole
 
@@ -14,6 +15,7 @@ __all__ = [
     "Chapter",
     "ChapterError",
     "ChapterReport",
+    "ChapterStore",
     "MethodMaps",
     "PUBLISHED",
     "RunFolder",

@@ -3,15 +3,18 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from qpm_lib.runs.chapters import Chapter, chain, check_parameters, notebooks_folder
+from qpm_lib.runs.files import listing, written
 from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.inputs import check_inputs
-from qpm_lib.runs.up_to_date import chapter_keys, is_current
+from qpm_lib.runs.store import ChapterStore
+from qpm_lib.runs.up_to_date import chapter_keys, is_clean, is_current
 
 
 class ChapterError(RuntimeError):
@@ -19,7 +22,7 @@ class ChapterError(RuntimeError):
 
 
 class ChapterReport(NamedTuple):
-    """What became of a chapter: `done` or `skipped`."""
+    """What became of a chapter: `done`, `skipped` (nothing changed) or `taken` (another run had computed the same)."""
 
     name: str
     status: str
@@ -67,6 +70,7 @@ def run_chapters(
     only: str | None = None,
     end: str | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    store: ChapterStore | None = None,
     on_start: Callable[[str], None] | None = None,
     on_chapter: Callable[[ChapterReport], None] | None = None,
 ) -> list[ChapterReport]:
@@ -78,6 +82,7 @@ def run_chapters(
     start : execute from this chapter on even where nothing changed. only : execute just this chapter. end : stop
         after this chapter.
     parameters : notebook parameters by chapter name.
+    store : where finished chapters of other runs are looked for before one is executed, and kept after it was.
     on_start, on_chapter : called before each chapter with its name, and after it with what became of it.
 
     Raises
@@ -90,7 +95,7 @@ def run_chapters(
     notebooks, given = notebooks_folder(), parameters or {}
     _prepare(run, notebooks, given)
     keys, chapters = chapter_keys(run.config, notebooks, given), chain(run.config)
-    names = [c.name for c in chapters]
+    names, whole = [c.name for c in chapters], chapters
     if end and only:
         raise ValueError("--only runs one chapter: leave --to out")
     if end and names.index(end) < names.index(start or names[0]):
@@ -105,11 +110,13 @@ def run_chapters(
             elif end:
                 chapters = chapters[: names.index(end) + 1]
             run.write_config()
+            shelf = _Shelf(store, store.keys(run.config, keys) if store else {})
             for chapter in chapters:
                 if on_start:
                     on_start(chapter.name)
+                shelf.open = shelf.store is not None and is_clean(run, whole[: names.index(chapter.name)], keys)
                 key, values = keys[chapter.name], given.get(chapter.name, {})
-                reports.append(_run_one(run, chapter, key, notebooks, values, chapter.name in forced))
+                reports.append(_run_one(run, chapter, key, notebooks, values, shelf, forced=chapter.name in forced))
                 if on_chapter:
                     on_chapter(reports[-1])
     except Timeout:
@@ -158,20 +165,52 @@ def _check_place(run: RunFolder) -> None:
         raise ValueError(f"run folder {run.path} lies among the pictures of data.root: choose another with --out")
 
 
+@dataclass
+class _Shelf:
+    """The store, with the names of this run's chapters in it.
+
+    It is open for a chapter only where all files before it are as chapters wrote them: results that follow from files
+    that somebody changed are nobody else's, and what somebody changed is not overwritten.
+    """
+
+    store: ChapterStore | None
+    keys: Mapping[str, str]
+    open: bool = False
+
+    def take(self, run: RunFolder, name: str) -> dict[str, Any] | None:
+        return self.store.take(run.path, self.keys[name]) if self.store and self.open else None
+
+    def put(self, run: RunFolder, name: str) -> None:
+        if self.store and self.open:
+            self.store.put(run.path, self.keys[name], name, run.results[name])
+
+
 def _run_one(
-    run: RunFolder, chapter: Chapter, key: str, notebooks: Path, parameters: Mapping[str, Any], forced: bool
+    run: RunFolder,
+    chapter: Chapter,
+    key: str,
+    notebooks: Path,
+    parameters: Mapping[str, Any],
+    shelf: _Shelf,
+    *,
+    forced: bool,
 ) -> ChapterReport:
+    name = chapter.name
     if not forced and is_current(run, chapter, key):
-        entry = run.results[chapter.name]
-        return ChapterReport(chapter.name, "skipped", entry["seconds"], entry["figures"])
-    began = time.monotonic()
-    run.update_result(chapter.name, status="running", key=key)
+        entry = run.results[name]
+        return ChapterReport(name, "skipped", entry["seconds"], entry["figures"])
+    began, before = time.monotonic(), listing(run.path)
+    run.update_result(name, status="running", key=key)
+    if not forced and (entry := shelf.take(run, name)):
+        run.update_result(name, status="done", **entry)
+        return ChapterReport(name, "taken", round(time.monotonic() - began, 1), entry["figures"])
     try:
         _execute(run, chapter, notebooks, parameters)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        run.update_result(chapter.name, status=status, seconds=round(time.monotonic() - began, 1))
+        run.update_result(name, status=status, seconds=round(time.monotonic() - began, 1))
         raise
     seconds = round(time.monotonic() - began, 1)
-    run.update_result(chapter.name, status="done", seconds=seconds)
-    return ChapterReport(chapter.name, "done", seconds, run.results[chapter.name]["figures"])
+    run.update_result(name, status="done", seconds=seconds, files=written(run.path, before))
+    shelf.put(run, name)
+    return ChapterReport(name, "done", seconds, run.results[name]["figures"])

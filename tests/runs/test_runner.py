@@ -9,7 +9,9 @@ from qpm_lib.core.profiles import load_profile
 from qpm_lib.runs import chapters, execution, up_to_date
 from qpm_lib.runs.chapters import CHAPTERS, check_parameters, find_chapter
 from qpm_lib.runs.execution import ChapterError, run_chapters
+from qpm_lib.runs.files import listing
 from qpm_lib.runs.folder import RunFolder, open_run
+from qpm_lib.runs.store import ChapterStore
 
 PARAMETERS = 'run_folder = "x"  # folder\nprofile = "toy"  # profile\nanswer = 1  # a number'
 RECORD = (
@@ -264,3 +266,82 @@ def test_too_many_classes_for_the_wanted_sets_are_found_before_training(tmp_path
                 "smoke", **settings, **{"data.n_species": 4, "data.train_per_class": 6, "data.test_per_class": 3}
             ),
         ).dataset()
+
+
+# -- chapters that other runs have finished
+
+
+@pytest.fixture
+def kept(small_course, tmp_path):
+    """A store, and a finished run whose chapters are in it; chapter 04 also changes what chapter 02 left."""
+    folder, chain = small_course
+    write_chapter(folder, chain[2], "open(run_folder + '/model-notes.txt', 'w').write('by 04')")
+    store = ChapterStore(tmp_path / "store")
+    run = RunFolder.create(tmp_path / "first", load_profile("smoke"))
+    assert statuses(run_chapters(run, store=store)) == ["done"] * 3
+    return store, run
+
+
+def contents(run):
+    """Every file of a run but the runner's own and executed copies, which hold times and the folder's name."""
+    return {name: (run.path / name).read_bytes() for name in listing(run.path) if not name.endswith(".ipynb")}
+
+
+def test_a_new_folder_takes_what_another_run_has_finished(kept, small_course, tmp_path):
+    store, first = kept
+    second = RunFolder.create(tmp_path / "second", load_profile("smoke"))
+    assert statuses(run_chapters(second, store=store)) == ["taken"] * 3
+    assert contents(second) == contents(first)
+    assert statuses(run_chapters(second, store=store)) == ["skipped"] * 3
+    copy = (second.path / "notebooks" / f"{small_course[1][0].name}.ipynb").read_text()
+    assert str(second.path) in copy
+    assert str(first.path) not in copy
+    third = RunFolder.create(tmp_path / "third", load_profile("smoke", **{"dense.epochs": 3}))
+    assert statuses(run_chapters(third, store=store)) == ["taken", "done", "done"]
+    assert statuses(run_chapters(third, store=store, start=small_course[1][1].name)) == ["skipped", "done", "done"]
+    with_other_threads = RunFolder.create(tmp_path / "fourth", load_profile("smoke"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "7")
+        assert statuses(run_chapters(with_other_threads, store=store, end=small_course[1][0].name)) == ["done"]
+
+
+def test_damage_in_the_store_costs_a_chapter_and_is_never_taken(kept, tmp_path):
+    store, first = kept
+    cards = {read_json(p / "card.json")["chapter"]: p for p in store.folder.iterdir()}
+    place = cards["02_dense_model"]
+    (place / "0").write_bytes((place / "0").read_bytes()[:-1])
+    (cards["04_fine_tuning"] / "card.json").write_text('{"files": {"../outside": "0"}, "seconds": 1, "figures": {}}')
+    second = RunFolder.create(tmp_path / "second", load_profile("smoke"))
+    assert statuses(run_chapters(second, store=store)) == ["taken", "done", "done"]
+    assert contents(second) == contents(first)
+    assert not (tmp_path / "outside").exists()
+    third = RunFolder.create(tmp_path / "third", load_profile("smoke"))
+    assert statuses(run_chapters(third, store=store)) == ["taken"] * 3
+
+
+def test_what_somebody_changed_in_a_run_is_neither_overwritten_nor_kept(kept, tmp_path):
+    """A name given to a feature stays, and other runs do not get it."""
+    store, _ = kept
+    run = RunFolder.create(tmp_path / "named", load_profile("smoke"))
+    run_chapters(run, store=store, end="02_dense_model")
+    (run.path / "dense" / "model.json").write_text('{"name": "mine"}')
+    before = sorted(store.folder.iterdir())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qpm_lib.runs.files.may_change", lambda name: True)
+        assert statuses(run_chapters(run, store=store)) == ["skipped", "skipped", "done"]
+    assert read_json(run.path / "dense" / "model.json") == {"name": "mine"}
+    assert sorted(store.folder.iterdir()) == before
+
+
+def test_a_file_that_changed_after_its_chapter_runs_it_again(small_course, tmp_path):
+    run = new_run(tmp_path)
+    run_chapters(run)
+    (run.path / "dense" / "model.safetensors").write_bytes(b"")
+    assert statuses(run_chapters(run)) == ["skipped", "done", "skipped"]
+
+
+def test_a_store_that_cannot_be_written_stops_nothing(small_course, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    run = new_run(tmp_path)
+    assert statuses(run_chapters(run, store=ChapterStore(tmp_path / "file" / "store"))) == ["done"] * 3
+    assert "is not kept for other runs" in caplog.text

@@ -1,0 +1,128 @@
+"""Finished chapters by all that their results depend on, shared by the runs of a cache folder."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qpm_lib.core import (
+    RunConfig,
+    cache_folder,
+    choose_device,
+    content_hash,
+    file_hash,
+    read_object,
+    write_atomically,
+    write_json,
+)
+from qpm_lib.data import find_dataset
+from qpm_lib.runs.files import short_hash
+
+log = logging.getLogger(__name__)
+
+
+class ChapterStore:
+    """What chapters left in their run folders, a folder for each, named by everything that it depends on.
+
+    That is the keys of this chapter and of all before it, the program, the versions of torch and NumPy, the processor's
+    instructions, the device and the number of threads (which changes rounding), and, where pictures or weights are
+    files of a user, their fingerprints: what is taken is what the run would have computed.
+
+    Parameters
+    ----------
+    folder : by default `chapters` in the cache folder.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder() / "chapters"
+
+    def keys(self, config: RunConfig, chapters: Mapping[str, str]) -> dict[str, str]:
+        """The name of each chapter's folder, from the keys of the chapters of a run in their order."""
+        before = [_program(), _machine(config), _inputs(config)]
+        found = {}
+        for name, key in chapters.items():
+            before.append(key)
+            found[name] = content_hash(before)
+        return found
+
+    def put(self, run: Path, key: str, chapter: str, entry: Mapping[str, Any]) -> None:
+        """Keep the files of a finished chapter; where the disk is full or cannot be written, nothing is kept."""
+        place = self.folder / key
+        card = {"chapter": chapter, "run": str(run), **{name: entry[name] for name in ("seconds", "figures", "files")}}
+        try:
+            for number, name in enumerate(card["files"]):
+                write_atomically(place / f"{number}", lambda path, name=name: shutil.copyfile(run / name, path))
+            write_json(place / "card.json", card)
+        except OSError as error:
+            shutil.rmtree(place, ignore_errors=True)
+            log.warning("chapter %s is not kept for other runs: %s", chapter, error)
+
+    def take(self, run: Path, key: str) -> dict[str, Any] | None:
+        """Put the files of a chapter into a run folder; seconds, figures and files, or None where it is not known.
+
+        Contents are checked against their hashes; what is damaged is thrown away, and the chapter counts as unknown.
+        """
+        place = self.folder / key
+        if not (place / "card.json").exists():
+            return None
+        try:
+            card = read_object(place / "card.json")
+            names = list(card["files"])
+            if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
+                raise ValueError("it names files outside a run folder")
+            damaged = [n for i, n in enumerate(names) if short_hash(place / str(i)) != card["files"][n]]
+            if damaged:
+                raise ValueError(f"{', '.join(damaged)} changed")
+            for number, name in enumerate(names):
+                write_atomically(run / name, lambda path, i=number, n=name: _copy(place / str(i), path, n, card, run))
+            (place / "card.json").touch()
+            files = {name: short_hash(run / name) for name in names}
+            return {"seconds": card["seconds"], "figures": card["figures"], "files": files}
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            log.warning("a kept chapter is damaged (%s): it runs again", error)
+            shutil.rmtree(place, ignore_errors=True)
+            return None
+
+
+def _copy(source: Path, target: Path, name: str, card: Mapping[str, Any], run: Path) -> None:
+    """Copy a file; the executed copy of a chapter names the folder of its run."""
+    if not name.endswith(".ipynb"):
+        shutil.copyfile(source, target)
+        return
+    there, here = (json.dumps(str(path))[1:-1] for path in (card["run"], run))
+    target.write_text(source.read_text(encoding="utf-8").replace(there, here), encoding="utf-8")
+
+
+@cache
+def _program() -> str:
+    """Hash of the package's own files, and the versions of what computes."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {platform.python_version()}".encode())
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.suffix in (".py", ".safetensors", ".json", ".js", ".html", ".css", ".md"):
+            digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _machine(config: RunConfig) -> Sequence[str]:
+    """Device, instructions and number of threads."""
+    device = choose_device(config.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return [platform.machine(), device.type, name, os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())]
+
+
+def _inputs(config: RunConfig) -> Sequence[str | None]:
+    """Fingerprints of the pictures and of the file of weights, where they are not made by the program."""
+    rendered = config.data.kind == "toybirds" and not config.data.root
+    dataset = None if rendered else find_dataset(config.data)
+    weights = file_hash(Path(config.backbone.weights)) if config.backbone.weights else None
+    return [dataset and dataset.fingerprint, weights]
