@@ -123,7 +123,7 @@ class RankingConfig:
     reference: Literal["mean", "blur", "black", "any"] = "mean"
     lr: float = 1e-3
     weight_decay: float = 1e-3
-    channels: int = 64
+    channels: int = 96
 
 
 @dataclass(frozen=True)

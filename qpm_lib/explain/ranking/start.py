@@ -19,7 +19,7 @@ def save_start(decoder: Decoder, folder: Path) -> None:
     write_atomically(folder / TOY_RANKING.name, lambda path: save_file(kept, path))
 
 
-def embedded_start(target: Target, channels: int = 64) -> Decoder | None:
+def embedded_start(target: Target, channels: int = 96) -> Decoder | None:
     """The decoder that the package brings along for its own backbone; None for any other backbone or width."""
     card = read_object(TOY_RANKING.with_suffix(".json"))
     if card["backbone"] != target.backbone.fingerprint or card["config"]["channels"] != channels:
