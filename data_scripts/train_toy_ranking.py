@@ -60,7 +60,7 @@ def main() -> None:
         probe = qpm_lib.train_linear_probe(store, seed=run.config.seed)
         targets += [Target(model, backbone), Target(probe, backbone)]
     names = ("steps", "imitate", "batch_size", "fractions", "channels")
-    config = replace(load_profile("toy").ranking, **{name: getattr(arguments, name) for name in names})
+    config = replace(load_profile("toy").ranking, lr=1e-3, **{name: getattr(arguments, name) for name in names})
 
     def say(step: int, _: object) -> None:
         if step % 100 == 99:

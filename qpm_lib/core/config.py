@@ -112,7 +112,7 @@ class RankingConfig:
     scale of Gumbel noise, and `reference` what is shown instead: mean, blur, black, or any of the three.
     """
 
-    steps: int = 150
+    steps: int = 60
     imitate: int = 0
     batch_size: int = 4
     fractions: int = 2
@@ -121,7 +121,7 @@ class RankingConfig:
     noise: float = 0.3
     second: float = 0.25
     reference: Literal["mean", "blur", "black", "any"] = "mean"
-    lr: float = 1e-3
+    lr: float = 3e-4
     weight_decay: float = 1e-3
     channels: int = 96
 
