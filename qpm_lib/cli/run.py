@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--only", metavar="NN", help="run just this chapter")
     parser.add_argument("--to", metavar="NN", help="stop after this chapter; the report is complete after 07")
     leave_out = "leave out pictures that cannot be read, and record them (data.skip_damaged=true)"
+    bare = "leave out what only teaches: textbook forms, steps by hand, exercises, curves of trade-offs"
+    parser.add_argument("--no-lesson", action="store_true", help=bare)
     fresh = "execute every chapter that is not finished here, also those that another run has finished"
     parser.add_argument("--fresh", action="store_true", help=fresh)
     parser.add_argument("--skip-damaged", action="store_true", help=leave_out)
@@ -52,7 +54,7 @@ def execute(arguments: argparse.Namespace) -> int:
     start, only, end = (
         find_chapter(c, chapters) if c else None for c in (arguments.start, arguments.only, arguments.to)
     )
-    parameters = _parameters(arguments.param, chapters)
+    parameters = chapter_parameters(arguments.param, chapters, lesson=not arguments.no_lesson)
     names = [c.name for c in chapters]
 
     def announce(name: str) -> None:
@@ -106,10 +108,16 @@ def _literal(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _parameters(texts: Sequence[str], chapters: Sequence[Any]) -> dict[str, dict[str, Any]]:
+def chapter_parameters(texts: Sequence[str], chapters: Sequence[Any], *, lesson: bool) -> dict[str, dict[str, Any]]:
+    """Notebook parameters by chapter, from `NN.NAME=VALUE` texts.
+
+    Raises
+    ------
+    ValueError : for a text that names no chapter and parameter.
+    """
     from qpm_lib.runs import find_chapter
 
-    values: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {} if lesson else {c.name: {"lesson": False} for c in chapters}
     for key, value in pairs(texts, "--param").items():
         chapter, dot, name = key.partition(".")
         if not dot:

@@ -56,6 +56,8 @@ CHAPTERS = (
         ("comparison/comparison.json", "comparison/comparison.safetensors"),
     ),
 )
+# Every chapter has this parameter: false leaves out the cells with this tag, which only teach.
+LESSON = "lesson"
 SPARSE = CHAPTERS[2]._replace(name="03_sparse_linear_model")
 
 
@@ -97,7 +99,7 @@ def find_chapter(text: str, chapters: Sequence[Chapter] = CHAPTERS) -> str:
 
 
 def check_parameters(notebook: Path, parameters: Collection[str]) -> None:
-    """Refuse parameters that a notebook does not declare; papermill would only warn.
+    """Refuse parameters that a notebook does not declare; papermill would only warn. `lesson` is one of every chapter.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def check_parameters(notebook: Path, parameters: Collection[str]) -> None:
     """
     from papermill import inspect_notebook
 
-    known = inspect_notebook(str(notebook))
+    known = [*inspect_notebook(str(notebook)), LESSON]
     for name in parameters:
         if name not in known:
             raise ValueError(f"{notebook.stem} has no parameter {name!r}: it has {', '.join(known)}")

@@ -1,15 +1,17 @@
 """Run the chapters headless: papermill, one after the other, resumable."""
 
 import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from qpm_lib.runs.chapters import Chapter, chain, check_parameters, notebooks_folder
+from qpm_lib.runs.chapters import LESSON, Chapter, chain, check_parameters, notebooks_folder
 from qpm_lib.runs.files import listing, written
 from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.inputs import check_inputs
@@ -40,6 +42,7 @@ def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapp
     work, failed = target.with_suffix(".running.ipynb"), target.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
     values = {"run_folder": str(run.path), "profile": run.config.profile, **parameters}
+    lesson = values.pop(LESSON, True)
     run.update_result(chapter.name, figures=None)
     try:
         options = {
@@ -49,7 +52,8 @@ def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapp
             "progress_bar": False,
             "extra_arguments": ["--log-level=50"],
         }
-        papermill.execute_notebook(str(notebooks / f"{chapter.name}.ipynb"), str(work), parameters=values, **options)
+        with _source(notebooks / f"{chapter.name}.ipynb", lesson=lesson) as source:
+            papermill.execute_notebook(str(source), str(work), parameters=values, **options)
     except PapermillExecutionError as error:
         work.replace(failed)
         raise ChapterError(
@@ -61,6 +65,22 @@ def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapp
             f"chapter {chapter.name} ended without its result: its last cell did not run\nexecuted copy: {failed}"
         )
     work.replace(target)
+
+
+@contextmanager
+def _source(notebook: Path, *, lesson: bool) -> Iterator[Path]:
+    """A notebook to execute: the chapter, or a copy without the cells that only teach."""
+    if lesson:
+        yield notebook
+        return
+    import nbformat
+
+    book = nbformat.read(notebook, as_version=4)
+    book.cells = [cell for cell in book.cells if LESSON not in cell.metadata.get("tags", [])]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / notebook.name
+        nbformat.write(book, copy)
+        yield copy
 
 
 def run_chapters(
@@ -81,7 +101,8 @@ def run_chapters(
     ----------
     start : execute from this chapter on even where nothing changed. only : execute just this chapter. end : stop
         after this chapter.
-    parameters : notebook parameters by chapter name.
+    parameters : notebook parameters by chapter name; `lesson`, one of all chapters, leaves out what only teaches where
+        it is false.
     store : where finished chapters of other runs are looked for before one is executed, and kept after it was.
     on_start, on_chapter : called before each chapter with its name, and after it with what became of it.
 

@@ -4,6 +4,8 @@ import importlib.util
 import re
 import shutil
 import statistics
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from qpm_lib.core.artifacts import read_json
 from qpm_lib.core.settings import config_from_dict
 from qpm_lib.report.build import build_report
 from qpm_lib.report.notebooks import with_mathml
-from qpm_lib.runs.chapters import CHAPTERS, SPARSE, notebooks_folder
+from qpm_lib.runs.chapters import CHAPTERS, LESSON, SPARSE, notebooks_folder
 from qpm_lib.runs.folder import RunFolder
 
 EXPLORER, OWN = "07_saliency_explorer", "12_your_own_images"
@@ -63,6 +65,20 @@ def test_parameters_are_few_flat_and_explained(name):
     for line in lines:
         assert re.fullmatch(r'\w+ = ("[^"#]*"|-?[\d.]+|True|False)  # .+', line), line
     assert [line.split(" = ")[0] for line in lines[:2]] == ["run_folder", "profile"]
+
+
+@pytest.mark.parametrize("name", [name for name in BOOKS if name != OWN])
+def test_what_only_teaches_can_be_left_out(name):
+    """The other cells need no name that only these cells define, and leave everything that a run keeps."""
+    code = [cell for cell in BOOKS[name].cells if cell.cell_type == "code"]
+    kept, lesson = ([c for c in code if (LESSON in c.metadata.get("tags", [])) is tagged] for tagged in (False, True))
+    assert lesson
+    saves = re.compile(r"run\.(save_(?!figure)|record)|write_json")
+    assert not [c.id for c in lesson if saves.search(c.source)]
+    source = "\n\n".join(["from IPython.display import display", *(cell.source for cell in kept)])
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "--quiet", "-"]
+    found = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
 
 
 @pytest.fixture

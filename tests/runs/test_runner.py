@@ -268,6 +268,22 @@ def test_too_many_classes_for_the_wanted_sets_are_found_before_training(tmp_path
         ).dataset()
 
 
+def test_a_run_without_lesson_leaves_out_what_only_teaches(small_course, tmp_path):
+    folder, chain = small_course
+    book = nbformat.read(folder / f"{chain[0].name}.ipynb", as_version=4)
+    book.cells.insert(
+        2, nbformat.v4.new_code_cell("raise ValueError('this only teaches')", metadata={"tags": ["lesson"]})
+    )
+    nbformat.write(book, folder / f"{chain[0].name}.ipynb")
+    run, bare = new_run(tmp_path), {chapter.name: {"lesson": False} for chapter in chain}
+    assert statuses(run_chapters(run, parameters=bare)) == ["done"] * 3
+    assert statuses(run_chapters(run, parameters=bare)) == ["skipped"] * 3
+    copy = nbformat.read(run.path / "notebooks" / f"{chain[0].name}.ipynb", as_version=4)
+    assert len(copy.cells) == len(book.cells)  # one less, and the injected parameters
+    with pytest.raises(ChapterError, match="this only teaches"):
+        run_chapters(run)
+
+
 # -- chapters that other runs have finished
 
 
