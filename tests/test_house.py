@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     "core", "plotting", "data", "backbones", "features", "selection", "model", "explain", "metrics", "runs",
-    "comparison", "report", "explorer", "estimator", "cli",
+    "comparison", "report", "explorer", "estimator", "sweep", "cli",
 )  # fmt: skip
 SOURCES = sorted((ROOT / "qpm_lib").rglob("*.py"))
 OUTSIDE = [

@@ -5,9 +5,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from qpm_lib.cli import backbones, cache, compare, doctor, evaluate, explain, inspect, predict, run
+from qpm_lib.cli import backbones, cache, compare, doctor, evaluate, explain, inspect, predict, run, sweep
 
-COMMANDS = (run, predict, explain, compare, inspect, evaluate, backbones, cache, doctor)
+COMMANDS = (run, sweep, predict, explain, compare, inspect, evaluate, backbones, cache, doctor)
 EPILOG = """examples:
   qpm doctor                                             is everything here that is needed?
   qpm run --profile toy --out runs/toy                   the whole course on rendered birds, on a laptop
@@ -15,6 +15,7 @@ EPILOG = """examples:
   qpm run --profile toy --out runs/toy --from 03         run chapters 03 to 07 again
   qpm run --profile cub --set data.root=CUB_200_2011 --set backbone.weights=dinov2_vitb14_reg4_pretrain.pth
   qpm run --profile toy --out runs/sldd --set selection.method=sldd      a baseline: sldd or qsenn
+  qpm sweep --profile toy --out runs/sweep --grid seed=0,1,2 --grid selection.method=qpm,sldd,qsenn
   qpm predict runs/toy PICTURE... --heatmaps maps        class and reasons for pictures
   qpm explain runs/toy PICTURE... --methods intrinsic,cdam --out maps    the maps of several methods
   qpm compare runs/toy --pictures 16 --out compared      which of them can be believed: tables, and a page of maps
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.execute(arguments)
     except KeyboardInterrupt:
-        again = "; run the same command again to go on" if arguments.command == run.NAME else ""
+        again = "; run the same command again to go on" if arguments.command in (run.NAME, sweep.NAME) else ""
         sys.stderr.write(f"\ninterrupted{again}\n")
         return 130
     except (ValueError, RuntimeError, OSError) as error:

@@ -90,12 +90,15 @@ def _folder(arguments: argparse.Namespace) -> Any:
     from qpm_lib.runs import RunFolder
 
     settings = pairs(arguments.settings, "--set") | ({"data.skip_damaged": "true"} if arguments.skip_damaged else {})
-    for key in ("data.root", "backbone.weights"):  # chapters run in another folder
-        if settings.get(key):
-            settings[key] = str(Path(settings[key]).expanduser().resolve())
-    config = load_profile(arguments.profile, **settings)
+    config = load_profile(arguments.profile, **with_whole_paths(settings))
     choose_device(config.device)
     return RunFolder((arguments.out or Path("runs") / arguments.profile).resolve(), config)
+
+
+def with_whole_paths(settings: dict[str, str]) -> dict[str, str]:
+    """Settings in which paths do not depend on the folder that a command was called in: chapters run in another."""
+    paths = ("data.root", "backbone.weights")
+    return {k: str(Path(v).expanduser().resolve()) if k in paths and v else v for k, v in settings.items()}
 
 
 def _literal(text: str) -> Any:

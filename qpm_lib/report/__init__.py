@@ -3,6 +3,7 @@
 from qpm_lib.report.build import build_report
 from qpm_lib.report.gallery import make_gallery
 from qpm_lib.report.index import comparison_rows
+from qpm_lib.report.pages import write_page
 from qpm_lib.report.side_by_side import write_side_by_side
 
-__all__ = ["build_report", "comparison_rows", "make_gallery", "write_side_by_side"]
+__all__ = ["build_report", "comparison_rows", "make_gallery", "write_page", "write_side_by_side"]

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qpm_lib.core import templates
+from qpm_lib.core import templates, write_atomically
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -50,6 +52,20 @@ def render(template: str, **values: Any) -> "Markup":
     from markupsafe import Markup
 
     return Markup(_environment().get_template(template).render(values))  # noqa: S704 - autoescaped
+
+
+def write_alone(page: Page, folder: Path) -> Path:
+    """Write `index.html` and the style to a folder that is no report; returns the page."""
+    style = (files("qpm_lib.report") / "templates" / "style.css").read_bytes()
+    write_atomically(folder / "style.css", lambda place: place.write_bytes(style))
+    text = whole_page(page, [("index.html", page.title)])
+    write_atomically(folder / "index.html", lambda place: place.write_text(text, encoding="utf-8"))
+    return folder / "index.html"
+
+
+def write_page(template: str, title: str, folder: Path, **values: Any) -> Path:
+    """Write a template with its values as the only page of a folder; returns the page."""
+    return write_alone(Page(title, render(template, **values)), folder)
 
 
 def whole_page(page: Page, links: Sequence[tuple[str, str]]) -> str:

@@ -4,12 +4,11 @@ It is part of the report of a run, and what `qpm compare` leaves.
 """
 
 import shutil
-from importlib.resources import files
 from pathlib import Path
 
 from qpm_lib.comparison import MEASURES, Comparison, agreement_rows, maps_figure, score_rows
 from qpm_lib.core import METHODS, write_atomically
-from qpm_lib.report.pages import Page, render, whole_page
+from qpm_lib.report.pages import Page, render, write_alone
 
 FOLDER = "side_by_side"
 
@@ -47,9 +46,4 @@ def side_by_side_page(found: Comparison, folder: Path) -> Page:
 def write_side_by_side(found: Comparison, folder: Path) -> Path:
     """A page of its own in a folder, with its pictures and style; pictures of an earlier one go. Returns the page."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    page = side_by_side_page(found, folder)
-    style = (files("qpm_lib.report") / "templates" / "style.css").read_bytes()
-    write_atomically(folder / "style.css", lambda place: place.write_bytes(style))
-    text = whole_page(page, [("index.html", page.title)])
-    write_atomically(folder / "index.html", lambda place: place.write_text(text, encoding="utf-8"))
-    return folder / "index.html"
+    return write_alone(side_by_side_page(found, folder), folder)

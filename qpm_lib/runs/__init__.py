@@ -4,12 +4,13 @@ from qpm_lib.runs.chapters import Chapter, chain, check_parameters, find_chapter
 from qpm_lib.runs.execution import ChapterError, ChapterReport, run_chapters
 from qpm_lib.runs.folder import RunFolder, open_run
 from qpm_lib.runs.formats import cell_text, save_figure, to_csv, to_markdown
+from qpm_lib.runs.inputs import check_inputs
 from qpm_lib.runs.method_maps import MethodMaps, take_method_maps
 from qpm_lib.runs.published import PUBLISHED
 from qpm_lib.runs.snapshot import Snapshot, take_snapshot
-from qpm_lib.runs.store import ChapterStore
+from qpm_lib.runs.store import ChapterStore, this_computer
 from qpm_lib.runs.table import read_runs, single_cell, table
-from qpm_lib.runs.up_to_date import current_chapters, is_whole
+from qpm_lib.runs.up_to_date import chapter_keys, current_chapters, is_whole
 
 __all__ = [
     "Chapter",
@@ -22,6 +23,8 @@ __all__ = [
     "Snapshot",
     "cell_text",
     "chain",
+    "chapter_keys",
+    "check_inputs",
     "check_parameters",
     "current_chapters",
     "find_chapter",
@@ -36,5 +39,6 @@ __all__ = [
     "take_method_maps",
     "take_snapshot",
     "to_csv",
+    "this_computer",
     "to_markdown",
 ]

@@ -163,7 +163,7 @@ def _prepare(run: RunFolder, notebooks: Path, parameters: Mapping[str, Mapping[s
             option = "--out" if own == "run_folder" else "--profile"
             raise ValueError(f"parameter {own!r} of {name} is set by the run itself: use {option}")
     check_inputs(run.config)
-    _check_place(run)
+    run.check_place()
     if (run.path / "notebooks").resolve() == notebooks.resolve():
         raise ValueError(
             f"run folder {run.path} would overwrite the chapters in {notebooks}: choose another with --out, "
@@ -177,13 +177,6 @@ def _prepare(run: RunFolder, notebooks: Path, parameters: Mapping[str, Mapping[s
         ) from error
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
-
-
-def _check_place(run: RunFolder) -> None:
-    """Refuse to put a run among its own pictures."""
-    path, pictures = run.path.resolve(), Path(run.config.data.root).resolve()
-    if run.config.data.root and pictures.is_dir() and (path == pictures or pictures in path.parents):
-        raise ValueError(f"run folder {run.path} lies among the pictures of data.root: choose another with --out")
 
 
 @dataclass

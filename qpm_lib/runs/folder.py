@@ -50,6 +50,17 @@ class RunFolder(Results):
                 f"run folder {self.path} cannot be written ({error.strerror}): choose another with --out"
             ) from error
 
+    def check_place(self) -> None:
+        """Refuse to lie among the run's own pictures.
+
+        Raises
+        ------
+        ValueError : naming the folder.
+        """
+        path, pictures = self.path.resolve(), Path(self.config.data.root).resolve()
+        if self.config.data.root and pictures.is_dir() and (path == pictures or pictures in path.parents):
+            raise ValueError(f"run folder {self.path} lies among the pictures of data.root: choose another with --out")
+
     @property
     def results(self) -> dict[str, Any]:
         """Contents of `result.json`: one object per chapter."""

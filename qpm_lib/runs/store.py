@@ -1,5 +1,6 @@
 """Finished chapters by all that their results depend on, shared by the runs of a cache folder."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -39,20 +40,34 @@ class ChapterStore:
 
     Parameters
     ----------
-    folder : by default `chapters` in the cache folder.
+    folder : by default `chapters` in the cache folder. computer : what stands for program, versions and processor in
+        the names; by default what `this_computer` says.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or cache_folder() / "chapters"
+    def __init__(self, folder: Path | None = None, computer: str | None = None) -> None:
+        self.folder, self.computer = folder or cache_folder() / "chapters", computer
 
     def keys(self, config: RunConfig, chapters: Mapping[str, str]) -> dict[str, str]:
         """The name of each chapter's folder, from the keys of the chapters of a run in their order."""
-        before = [_program(), _machine(config), _inputs(config)]
+        before = [self.computer or this_computer(config.device), _inputs(config)]
         found = {}
         for name, key in chapters.items():
             before.append(key)
             found[name] = content_hash(before)
         return found
+
+    def holds(self, key: str) -> bool:
+        """Whether a chapter is known."""
+        return (self.folder / key / "card.json").exists()
+
+    def seconds(self) -> dict[str, float]:
+        """How long each chapter took that is known, by name: the median."""
+        found: dict[str, list[float]] = {}
+        for path in self.folder.glob("*/card.json"):
+            with contextlib.suppress(ValueError, KeyError, OSError):
+                card = read_object(path)
+                found.setdefault(card["chapter"], []).append(float(card["seconds"]))
+        return {name: float(np.median(times)) for name, times in found.items()}
 
     def put(self, run: Path, key: str, chapter: str, entry: Mapping[str, Any]) -> None:
         """Keep the files of a finished chapter; where the disk is full or cannot be written, nothing is kept."""
@@ -72,7 +87,7 @@ class ChapterStore:
         Contents are checked against their hashes; what is damaged is thrown away, and the chapter counts as unknown.
         """
         place = self.folder / key
-        if not (place / "card.json").exists():
+        if not self.holds(key):
             return None
         try:
             card = read_object(place / "card.json")
@@ -113,11 +128,12 @@ def _program() -> str:
     return digest.hexdigest()
 
 
-def _machine(config: RunConfig) -> Sequence[str]:
-    """Device, instructions and number of threads."""
-    device = choose_device(config.device)
+def this_computer(device_name: str = "auto") -> str:
+    """Program, versions, device, instructions of the processor and number of threads, in a hash."""
+    device = choose_device(device_name)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return [platform.machine(), device.type, name, os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())
+    return content_hash([_program(), platform.machine(), device.type, name, threads])
 
 
 def _inputs(config: RunConfig) -> Sequence[str | None]:
