@@ -28,6 +28,7 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from small_course import small_course  # noqa: F401 - a fixture
 
 from qpm_lib.cli import main
 from qpm_lib.core.config import AdapterConfig, DataConfig

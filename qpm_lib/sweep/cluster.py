@@ -76,7 +76,7 @@ def start_workers(
         return
     threads = max(1, (os.cpu_count() or 1) // count)
     # Memory is not limited: what a chapter needs is that of its kernel, which the worker does not see.
-    options = {"n_workers": count, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options = {"n_workers": count, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
     with (
         distributed.LocalCluster(**options, memory_limit=0, env=environment, silence_logs=logging.CRITICAL) as cluster,

@@ -3,54 +3,16 @@
 import nbformat
 import pytest
 from filelock import FileLock
+from small_course import write_chapter
 
 from qpm_lib.core.artifacts import read_json
 from qpm_lib.core.profiles import load_profile
-from qpm_lib.runs import chapters, execution, up_to_date
-from qpm_lib.runs.chapters import CHAPTERS, check_parameters, find_chapter
+from qpm_lib.runs import execution
+from qpm_lib.runs.chapters import check_parameters, find_chapter
 from qpm_lib.runs.execution import ChapterError, run_chapters
 from qpm_lib.runs.files import listing
 from qpm_lib.runs.folder import RunFolder, open_run
 from qpm_lib.runs.store import ChapterStore
-
-PARAMETERS = 'run_folder = "x"  # folder\nprofile = "toy"  # profile\nanswer = 1  # a number'
-RECORD = (
-    "from qpm_lib.runs import open_run\nrun = open_run(run_folder, profile)\n{leave}run.record('{name}', answer=answer)"
-)
-
-
-def write_chapter(folder, chapter, body=""):
-    leave = "import numpy\nfrom safetensors.numpy import save_file\n"
-    for file in chapter.leaves:
-        leave += f"(run.path / '{file}').parent.mkdir(exist_ok=True)\n"
-        leave += (
-            f"save_file({{}}, run.path / '{file}')\n"
-            if file.endswith("safetensors")
-            else f"(run.path / '{file}').write_text('{{}}')\n"
-        )
-    cells = [
-        nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(body or "1 + 1"),
-    ]
-    cells.append(nbformat.v4.new_code_cell(RECORD.format(leave=leave, name=chapter.name)))
-    book = nbformat.v4.new_notebook(
-        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    )
-    nbformat.write(book, folder / f"{chapter.name}.ipynb")
-
-
-@pytest.fixture
-def small_course(tmp_path, monkeypatch):
-    """Three tiny chapters in the place of the six: 01 <- 02 <- 04."""
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    chain = (CHAPTERS[0], CHAPTERS[1], CHAPTERS[3]._replace(needs=("02_dense_model",)))
-    for chapter in chain:
-        write_chapter(folder, chapter)
-    monkeypatch.setattr(chapters, "CHAPTERS", chain)
-    for place in (up_to_date, execution):
-        monkeypatch.setattr(place, "notebooks_folder", lambda: folder)
-    return folder, chain
 
 
 def statuses(reports):
@@ -204,7 +166,7 @@ def test_a_run_never_takes_over_a_folder_that_is_something_else(small_course, tm
     pictures.mkdir()
     inside = RunFolder(pictures / "a", load_profile("folder", **{"data.root": str(pictures)}))
     with pytest.raises(ValueError, match="lies among the pictures of data.root"):
-        execution._check_place(inside)
+        inside.check_place()
     (run.path / "result.json").write_text('{"01_frozen_features": null}')
     with pytest.raises(ValueError, match=r"result.json is damaged .a chapter has no object."):
         run_chapters(run)

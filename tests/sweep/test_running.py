@@ -1,0 +1,155 @@
+"""A sweep over tiny chapters: each executed once, the files of single runs, and failures that stay where they are."""
+
+import gc
+import json
+import warnings
+
+import pytest
+from distributed import Client, LocalCluster
+from small_course import write_chapter
+
+from qpm_lib.cli import main
+from qpm_lib.runs import execution
+from qpm_lib.runs.execution import run_chapters
+from qpm_lib.runs.files import listing
+from qpm_lib.runs.folder import RunFolder
+from qpm_lib.runs.store import ChapterStore
+from qpm_lib.sweep import running
+from qpm_lib.sweep.cluster import Workers, start_workers
+from qpm_lib.sweep.plan import plan_sweep
+from qpm_lib.sweep.points import read_points
+from qpm_lib.sweep.running import run_sweep
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+WRITE = (
+    "from qpm_lib.runs import open_run\nrun = open_run(run_folder, profile)\n"
+    "(run.path / 'note-{name}.txt').write_text(str(run.config.{what}))"
+)
+
+
+def collect():
+    """Chapters that are executed in threads leave event loops to the garbage collector: have it done here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Two threads in the place of two processes, so that they see the tiny chapters."""
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        yield Workers(client, 2, "here", 1)
+    collect()
+
+
+@pytest.fixture
+def course(small_course, monkeypatch):
+    """Chapters that write what they depend on; reports of such runs have nothing to show."""
+    folder, chain = small_course
+    for chapter, what in zip(chain, ("data.kind", "seed", "fine_tune.epochs"), strict=True):
+        write_chapter(folder, chapter, WRITE.format(name=chapter.name, what=what))
+    monkeypatch.setattr(running, "build_report", lambda run, parameters: None)
+    executed, execute = [], execution._execute
+
+    def counted(run, chapter, *rest):
+        executed.append((chapter.name, run.path.name))
+        return execute(run, chapter, *rest)
+
+    monkeypatch.setattr(execution, "_execute", counted)
+    yield folder, chain, executed
+    collect()
+
+
+def sweep(points, out, workers, store, **options):
+    plan = plan_sweep(points, store)
+    return run_sweep(points, plan, out, workers, store, **options)
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in listing(folder) if not name.endswith(".ipynb")}
+
+
+def test_a_sweep_executes_each_chapter_once_and_makes_what_single_runs_make(course, workers, tmp_path):
+    *_, executed = course
+    points = read_points("smoke", grid={"seed": ["0", "1"], "fine_tune.epochs": ["2", "3"]})
+    store, told = ChapterStore(tmp_path / "store", "here"), []
+    assert sweep(points, tmp_path / "out", workers, store, on_done=told.append) == {}
+    assert (
+        sorted(name for name, _ in executed) == ["01_frozen_features"] + ["02_dense_model"] * 2 + ["04_fine_tuning"] * 4
+    )
+    assert [done.what for done in told].count("report") == 4
+    del executed[:]
+    for point in points[-1:]:
+        single = RunFolder.create(tmp_path / "single" / point.name, point.config)
+        run_chapters(single)
+        assert contents(single.path) == contents(tmp_path / "out" / point.name)
+        assert {e["status"] for e in json.loads((single.path / "result.json").read_text()).values()} == {"done"}
+    assert len(executed) == 3
+    del executed[:]
+    assert sweep(points, tmp_path / "out", workers, store) == {}
+    assert sweep(points, tmp_path / "elsewhere", workers, store) == {}
+    assert not executed
+
+
+def test_a_point_whose_chapter_raises_fails_alone(course, workers, tmp_path):
+    folder, chain, executed = course
+    body = WRITE.format(name="x", what="seed") + "\nassert run.config.seed != 1, 'seed 1 is broken'"
+    write_chapter(folder, chain[1], body)
+    points = read_points("smoke", grid={"seed": ["0", "1"]})
+    store, told = ChapterStore(tmp_path / "store", "here"), []
+    failed = sweep(points, tmp_path / "out", workers, store, on_done=told.append)
+    assert list(failed) == [points[1].name]
+    assert "chapter 02_dense_model" in failed[points[1].name]
+    assert "seed 1 is broken" in failed[points[1].name]
+    assert [done.status for done in told].count("failed") == 1  # said once, not again for what would have followed
+    assert (tmp_path / "out" / points[1].name / "notebooks" / "02_dense_model.failed.ipynb").exists()
+    write_chapter(folder, chain[1], WRITE.format(name="x", what="seed"))
+    del executed[:]
+    assert sweep(points, tmp_path / "out", workers, store) == {}
+    assert all((tmp_path / "out" / p.name / "note-x.txt").read_text() == p.settings["seed"] for p in points)
+
+
+def test_processes_are_started_checked_and_named(tmp_path, monkeypatch):
+    with start_workers(1, folders=[tmp_path / "shared"]) as found:
+        assert (found.count, list((tmp_path / "shared").iterdir())) == (1, [])
+        assert found.threads >= 1
+        there = {"scheduler": found.client.scheduler.address, "folders": [tmp_path / "shared"]}
+        with monkeypatch.context() as patch:
+            patch.setattr("qpm_lib.sweep.cluster.VERSION", "9.9")
+            with (
+                pytest.raises(RuntimeError, match=r"has other versions: qpm_lib .* \(here 9.9\)"),
+                start_workers(**there),
+            ):
+                pass
+        monkeypatch.setattr("pathlib.Path.touch", lambda self: None)  # the file is not where the worker looks
+        with pytest.raises(RuntimeError, match=r"does not see .*shared"), start_workers(**there):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--grid", "seed=0,,1"], "holds an empty value"),
+        (["--grid", "seed"], "must look like KEY=VALUE"),
+        (["--workers", "0"], r"--workers (=0) must be at least 1"),
+        (["--scheduler", "tcp://127.0.0.1:9"], "the scheduler tcp://127.0.0.1:9 does not answer"),
+        (["--scheduler", "nowhere"], "the scheduler nowhere does not answer"),
+        (["--set", "data.kind=folder"], "data.root is empty"),
+        (["--to", "77"], "unknown chapter '77'"),
+    ],
+)
+def test_bad_sweeps_are_refused_in_one_line(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("qpm_lib.sweep.cluster._PATIENCE", 1)
+    assert main(["sweep", "--profile", "smoke", "--out", str(tmp_path / "out"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_dry_run_lists_and_writes_nothing(tmp_path, capsys):
+    grid = ["--grid", "seed=0,1", "--grid", "selection.method=qpm,sldd", "--to", "03"]
+    assert main(["sweep", "--profile", "smoke", "--out", str(tmp_path / "out"), *grid, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 points, 7 distinct chapters" in printed
+    assert not (tmp_path / "out").exists()
