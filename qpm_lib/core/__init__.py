@@ -13,6 +13,7 @@ from qpm_lib.core.artifacts import (
     write_atomically,
     write_json,
 )
+from qpm_lib.core.checkpoints import Checkpoint, go_on
 from qpm_lib.core.config import (
     VERSION,
     AdapterConfig,
@@ -32,6 +33,7 @@ from qpm_lib.core.templates import templates
 
 __all__ = [
     "AdapterConfig",
+    "Checkpoint",
     "DataConfig",
     "METHODS",
     "PROFILES",
@@ -47,6 +49,7 @@ __all__ = [
     "dotted",
     "file_hash",
     "full_precision",
+    "go_on",
     "load_profile",
     "make_cache_folder",
     "mixed_precision",

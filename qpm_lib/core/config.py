@@ -121,7 +121,7 @@ class RankingConfig:
     noise: float = 0.3
     second: float = 0.25
     reference: Literal["mean", "blur", "black", "any"] = "mean"
-    lr: float = 3e-4
+    lr: float = 1e-3
     weight_decay: float = 1e-3
     channels: int = 96
 

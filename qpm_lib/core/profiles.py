@@ -43,6 +43,7 @@ _TOY = RunConfig(
     dense=replace(_DENSE, epochs=20, lr=1e-2, l1_maps=4.0),
     selection=SelectionConfig(locality=3.0, gap=0.0, time_limit=60.0),
     fine_tune=replace(_FINE_TUNE, epochs=30, lr=1e-2, diversity=0.5, l1_maps=4.0),
+    ranking=RankingConfig(lr=3e-4),
 )
 
 

@@ -86,13 +86,16 @@ class LiveFeatures(FeatureStore):
         return FeatureBatch(*(torch.cat(part) for part in parts))
 
     def batches(
-        self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None
+        self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
     ) -> Iterator[FeatureBatch]:
-        """Batches over some rows: shuffled and varied by the generator, or in order and as they are without one."""
+        """Batches over some rows: shuffled and varied by the generator, or in order and as they are without one. The
+        first `skip` are left out.
+        """
         order, seeds = rows, torch.full((len(rows),), -1)
         if generator is not None:
             order = rows[torch.randperm(len(rows), generator=generator)]
             seeds = torch.randint(2**31, (len(rows),), generator=generator)
+        order, seeds = order[skip * batch_size :], seeds[skip * batch_size :]
         jobs = list(zip(order.tolist(), seeds.tolist(), strict=True))
         loader = DataLoader(
             _Pictures(self.dataset, self.backbone.preprocessing, self.augment, jobs),

@@ -163,13 +163,13 @@ class FeatureStore:
         )
 
     def batches(
-        self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None
+        self, rows: Int[Tensor, "rows"], batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
     ) -> Iterator[FeatureBatch]:
         """Batches over some rows: shuffled by the generator, or in order without one. The last,
-        smaller batch is included.
+        smaller batch is included, the first `skip` are left out.
         """
         order = rows if generator is None else rows[torch.randperm(len(rows), generator=generator)]
-        for chunk in order.split(batch_size):
+        for chunk in order.split(batch_size)[skip:]:
             yield self.fetch(chunk)
 
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,12 +52,19 @@ def train_linear_probe(
 
 
 def train_dense(
-    store: FeatureStore, config: RunConfig, *, on_epoch: Callable[[Epoch], None] | None = None
+    store: FeatureStore,
+    config: RunConfig,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> tuple[DenseModel, list[Epoch]]:
-    """Train the dense model (method step 2): cross-entropy and feature diversity over all F features."""
+    """Train the dense model (method step 2): cross-entropy and feature diversity over all F features.
+
+    A stopped call goes on from the file `checkpoint`, which stays until the caller has kept the model.
+    """
     seed_everything(config.seed)
     model = DenseModel(store.width, len(store.class_names), config.adapter, config.dense.dropout).to(store.device)
-    return model, fit(model, store, config.dense, seed=config.seed, on_epoch=on_epoch)
+    return model, fit(model, store, config.dense, seed=config.seed, on_epoch=on_epoch, checkpoint=checkpoint)
 
 
 def fine_tune(
@@ -66,12 +74,14 @@ def fine_tune(
     config: RunConfig,
     *,
     on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> tuple[DinoQPM, list[Epoch]]:
     """Fine-tune the adapter for the selected features under the fixed class layer (method step 4).
 
     The class layer normalises with mean and standard deviation of the dense training features (the latter at least
     1e-6), frozen for QPM. Q-SENN trains in four rounds and chooses its class weights anew before each but the first,
-    on the features as they are then.
+    on the features as they are then. A stopped call goes on from the file `checkpoint` (of Q-SENN one for each round,
+    with its number in the name), which stays until the caller has kept the model.
     """
     rows, tuning = store.rows(train=True), config.fine_tune
     vectors = torch.as_tensor(feature_vectors(dense, store, rows))[:, selection.features]
@@ -81,7 +91,7 @@ def fine_tune(
     )
     model = model.to(store.device)
     if not (isinstance(selection, SparseSelection) and selection.method == "qsenn"):
-        return model, fit(model, store, tuning, seed=config.seed, on_epoch=on_epoch)
+        return model, fit(model, store, tuning, seed=config.seed, on_epoch=on_epoch, checkpoint=checkpoint)
     history: list[Epoch] = []
     for number, (epochs, lr) in enumerate(qsenn_rounds(config)):
         if number:
@@ -97,7 +107,9 @@ def fine_tune(
             model.head.mean.data.copy_(vectors.mean(0))
             model.head.std.data.copy_(vectors.std(0, correction=0).clamp_min(1e-5))
         before = len(history)
-        done = fit(model, store, replace(tuning, epochs=epochs, lr=lr), seed=config.seed + number, on_epoch=on_epoch)
+        place = checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{number}")
+        options = {"seed": config.seed + number, "on_epoch": on_epoch, "checkpoint": place}
+        done = fit(model, store, replace(tuning, epochs=epochs, lr=lr), **options)
         history += [epoch._replace(epoch=before + epoch.epoch) for epoch in done]
     return model, history
 

@@ -1,8 +1,10 @@
 """The training loop of all models, with its optimiser (the embedded backbone is pre-trained by another one)."""
 
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +12,8 @@ from jaxtyping import Int
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
-from qpm_lib.core import TrainingConfig, mixed_precision, progress, seed_everything
+from qpm_lib.backbones import state_hash
+from qpm_lib.core import Checkpoint, TrainingConfig, content_hash, go_on, mixed_precision, progress, seed_everything
 from qpm_lib.features import FeatureStore
 from qpm_lib.model.losses import loss_terms, total
 
@@ -32,12 +35,19 @@ def fit(
     *,
     seed: int,
     on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> list[Epoch]:
     """Train a model on the training rows of a store with schedule-free AdamW (Defazio et al., 2024).
 
     The model is changed in place and left in evaluation mode with the averaged weights of the optimiser.
     The last epoch is kept; nothing is chosen on test data. bf16 autocast is used on a GPU. Same seed,
     machine and device: same result.
+
+    Parameters
+    ----------
+    on_epoch : called after each epoch of this call. checkpoint : a file in which the state is kept every 20 s. A
+        stopped call goes on from there, with the same result (on a CPU to the bit). It stays until the caller has kept
+        the model, and a call that finds it finished only reads it.
 
     Raises
     ------
@@ -48,31 +58,100 @@ def fit(
     optimiser = AdamWScheduleFree(
         [p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay
     )
-    history = []
-    for epoch in progress(range(1, config.epochs + 1), "training"):
+    started = [asdict(config), seed, state_hash(model.state_dict()), store.backbone_fingerprint, rows.tolist()]
+    kept = Checkpoint(checkpoint, content_hash(started) if checkpoint else "")
+    state = _State.begin(generator)
+    if found := kept.resume(model, optimiser):
+        state = _State.read(*found)
+        log.info("training goes on in epoch %d", state.epoch)
+    for epoch in progress(
+        range(state.epoch, config.epochs + 1), "training", total=config.epochs, initial=state.epoch - 1
+    ):
         model.train()
         optimiser.train()
-        seen, correct, sums = 0, torch.zeros((), device=store.device), {}
-        for batch in store.batches(rows, config.batch_size, generator=generator):
+        generator.set_state(state.order)
+        batches = store.batches(rows, config.batch_size, generator=generator, skip=state.batches)
+        for number, batch in enumerate(batches, state.batches + 1):
+            state.restore()
             with mixed_precision(store.device):
                 out = model(batch.patches, batch.cls)
             terms = loss_terms(out, batch.labels, model.class_weight, config)
             optimiser.zero_grad()
             total(terms).backward()
             optimiser.step()
-            seen += len(batch.labels)
-            correct += (out.logits.detach().argmax(1) == batch.labels).sum()
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.detach() * len(batch.labels)
-        record = Epoch(epoch, float(correct) / seen, {name: float(value) / seen for name, value in sums.items()})
+            state.count(number, out.logits, batch.labels, terms)
+            if kept.due:
+                kept.keep(model, optimiser, *state.written())
+        record = state.finish(epoch, generator)
         if not np.isfinite(sum(record.terms.values())):
             raise ValueError(f"the loss is not finite in epoch {epoch} at lr={config.lr}: lower the learning rate")
         log.info("epoch %d: accuracy %.3f, %s", epoch, record.accuracy, record.terms)
-        history.append(record)
         if on_epoch:
             on_epoch(record)
+    kept.keep(model, optimiser, *state.written())
     _average_statistics(model, optimiser, store, rows, config)
-    return history
+    return state.history
+
+
+@dataclass
+class _State:
+    """Where a training stands: the epoch, the batches of it that are done, and what was counted in them.
+
+    Attributes
+    ----------
+    order : state of the generator at the beginning of the epoch, which shuffles it. random : of torch, for dropout,
+        where the training goes on; None once it does.
+    """
+
+    epoch: int
+    batches: int
+    order: Tensor
+    seen: int
+    correct: Tensor | int
+    sums: dict[str, Tensor | float]
+    history: list[Epoch]
+    random: dict[str, Tensor] | None = None
+
+    @classmethod
+    def begin(cls, generator: torch.Generator) -> "_State":
+        return cls(1, 0, generator.get_state(), 0, 0, {}, [])
+
+    @classmethod
+    def read(cls, words: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "_State":
+        sums = {name: tensors[f"sum {name}"] for name in words["terms"]}
+        history = [Epoch(int(number), accuracy, terms) for number, accuracy, terms in words["history"]]
+        counts = words["epoch"], words["batches"], tensors["order"], words["seen"], tensors["correct"]
+        return cls(*counts, sums, history, dict(tensors))
+
+    def written(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        words = {"epoch": self.epoch, "batches": self.batches, "seen": self.seen, "terms": list(self.sums)}
+        tensors = {f"sum {name}": torch.as_tensor(value) for name, value in self.sums.items()}
+        tensors |= {"order": self.order, "correct": torch.as_tensor(self.correct)}
+        return words | {"history": [list(epoch) for epoch in self.history]}, tensors
+
+    def restore(self) -> None:
+        """Let the random numbers go on, before the first batch of a training that does."""
+        if self.random:
+            go_on(self.random)
+            self.random = None
+
+    def count(self, number: int, logits: Tensor, labels: Tensor, terms: Mapping[str, Tensor]) -> None:
+        self.batches = number
+        self.seen += len(labels)
+        right = (logits.detach().argmax(1) == labels).sum()
+        self.correct = right + (self.correct.to(right) if isinstance(self.correct, Tensor) else self.correct)
+        for name, value in terms.items():
+            before = self.sums.get(name, 0.0)
+            before = before.to(value.device) if isinstance(before, Tensor) else before
+            self.sums[name] = before + value.detach() * len(labels)
+
+    def finish(self, epoch: int, generator: torch.Generator) -> Epoch:
+        """The means over the epoch; the next one begins."""
+        means = {name: float(value) / self.seen for name, value in self.sums.items()}
+        self.history.append(Epoch(epoch, float(self.correct) / self.seen, means))
+        self.epoch, self.batches, self.order = epoch + 1, 0, generator.get_state()
+        self.seen, self.correct, self.sums = 0, 0, {}
+        return self.history[-1]
 
 
 @torch.no_grad()

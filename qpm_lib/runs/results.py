@@ -39,9 +39,14 @@ class Results:
                 f"run chapter {chapter} again"
             )
 
+    def checkpoint(self, name: str) -> Path:
+        """The file from which a stopped training goes on, of the `dense` or the finished `model`."""
+        return self.path / name / "training.safetensors"
+
     def save_dense(self, model: DenseModel) -> None:
         """Keep the dense model of this run."""
         model.save(self.path / "dense", made_by=stage_key(self.config, "dense"))
+        _forget(self.checkpoint("dense"))
 
     def load_dense(self) -> DenseModel:
         """The dense model of this run, on its device.
@@ -95,6 +100,7 @@ class Results:
         """Keep the finished model of this run."""
         cropped, key = self.config.data.crop, stage_key(self.config, "model")
         model.save(self.path / "model", backbone=store.backbone_fingerprint, made_by=key, cropped=cropped)
+        _forget(self.checkpoint("model"))
 
     def load_model(self) -> DinoQPM:
         """The finished model of this run, on its device.
@@ -108,14 +114,8 @@ class Results:
 
     def save_snapshot(self, model: DinoQPM, dataset: ImageDataset, store: FeatureStore) -> Snapshot:
         """Keep the model's answers to the test pictures, and some of the pictures, for the report."""
-        return take_snapshot(
-            model,
-            dataset,
-            store,
-            self.path / "snapshot",
-            seed=self.config.seed,
-            made_by=stage_key(self.config, "model"),
-        )
+        options = {"seed": self.config.seed, "made_by": stage_key(self.config, "model")}
+        return take_snapshot(model, dataset, store, self.path / "snapshot", **options)
 
     def load_snapshot(self) -> Snapshot:
         """What `save_snapshot` kept.
@@ -161,6 +161,11 @@ class Results:
         """
         self._check_made_by(self.path / "clusters" / "clusters.json", "model", "09")
         return Inspection.load(self.path / "clusters")
+
+
+def _forget(checkpoint: Path) -> None:
+    for path in checkpoint.parent.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):
+        path.unlink(missing_ok=True)
 
 
 def _is_measured(result: object) -> bool:

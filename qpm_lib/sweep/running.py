@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from qpm_lib.core import RunConfig, cache_folder, choose_device
 from qpm_lib.report import build_report
 from qpm_lib.runs import ChapterError, ChapterStore, RunFolder, run_chapters
-from qpm_lib.sweep.cluster import Workers
+from qpm_lib.sweep.cluster import Workers, import_distributed
 from qpm_lib.sweep.plan import Plan, last_chapter
 from qpm_lib.sweep.points import Point
 
@@ -73,23 +73,14 @@ def run_sweep(
     ------
     RuntimeError : when the scheduler is lost.
     """
-    distributed, client = __import__("distributed"), workers.client
+    distributed, client = import_distributed(), workers.client
 
     def job(point: Point, chapter: str | None) -> _Job:
         place = str((out / point.name).resolve())
         kept = str(cache_folder().resolve()), str(store.folder.resolve()), store.computer
         return _Job(place, point.config, chapter, parameters or {}, *kept)
 
-    told: dict[Any, tuple[str, str]] = {}
-    chapters: dict[str, Any] = {}
-    for task in plan.missing(store):
-        before = chapters.get(task.after)
-        name = f"{task.chapter}-{task.key}"
-        chapters[task.key] = client.submit(_chapter, job(points[task.point], task.chapter), before, key=name)
-        told[chapters[task.key]] = points[task.point].name, task.chapter
-    for number, point in enumerate(points):
-        last, label = chapters.get(plan.last[number]), f"{REPORT}-{point.name}-{plan.last[number]}"
-        told[client.submit(_finish, job(point, last_chapter(point.config, end)), last, key=label)] = point.name, REPORT
+    told = _submit(client, plan, points, store, job, end)
     failed: dict[str, str] = {}
     said: set[str] = set()
     try:
@@ -116,12 +107,34 @@ def run_sweep(
     return failed
 
 
+def _submit(
+    client: Any,
+    plan: Plan,
+    points: Sequence[Point],
+    store: ChapterStore,
+    job: Callable[[Point, str | None], _Job],
+    end: str | None,
+) -> dict[Any, tuple[str, str]]:
+    """A task for every chapter that is not known, after the one before it, and one for every point."""
+    told: dict[Any, tuple[str, str]] = {}
+    chapters: dict[str, Any] = {}
+    for task in plan.missing(store):
+        before = chapters.get(task.after)
+        name = f"{task.chapter}-{task.key}"
+        chapters[task.key] = client.submit(_chapter, job(points[task.point], task.chapter), before, key=name)
+        told[chapters[task.key]] = points[task.point].name, task.chapter
+    for number, point in enumerate(points):
+        last, label = chapters.get(plan.last[number]), f"{REPORT}-{point.name}-{plan.last[number]}"
+        told[client.submit(_finish, job(point, last_chapter(point.config, end)), last, key=label)] = point.name, REPORT
+    return told
+
+
 def _error(future: Any, what: str) -> str:
     from distributed import KilledWorker
 
     error = future.exception()
     if isinstance(error, KilledWorker):
-        return f"{what}: {len(error.args and error.args[1:2])} worker after another died in it (too little memory?)"
+        return f"{what}: one worker after another died in it (too little memory?)"
     return str(error) if isinstance(error, ChapterError | ValueError | RuntimeError) else f"{what}: {error!r}"
 
 

@@ -57,7 +57,9 @@ def test_the_order_of_a_planted_linear_model_is_learned(make_target, tmp_path):
             Image.fromarray(picture).save(tmp_path / "pictures" / folder / f"{i}.png")
     dataset = load_dataset(DataConfig(kind="folder", root=str(tmp_path / "pictures")))
     target = Weighted(make_target("toy", "probe"), weights)
-    config = RankingConfig(steps=300, fractions=4, levels=16, noise=0.0, second=0.0, reference="black", lr=1e-2)
+    config = RankingConfig(
+        steps=300, fractions=4, levels=16, noise=0.0, second=0.0, reference="black", lr=1e-2, channels=64
+    )
     method = train_ranking(target, dataset, range(len(dataset)), tmp_path / "explainer", config)
     maps = method([dataset.image(0), dataset.image(9)], torch.tensor([0, 0]))
     for found in maps:

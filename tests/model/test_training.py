@@ -56,6 +56,52 @@ def test_same_seed_same_result(planted, planted_config):
     assert any(not torch.equal(one[k], other[k]) for k in one)
 
 
+@pytest.mark.parametrize("stops", [[1], [7], [3, 4, 6]])
+def test_a_stopped_training_goes_on_with_the_same_result(stops, planted, planted_config, tmp_path, monkeypatch):
+    """Stopped before these batches, in the middle of epochs or at their ends: to the bit, dropout included."""
+    store, _ = planted
+    config = replace(planted_config, dense=replace(planted_config.dense, epochs=3, batch_size=8, dropout=0.3))
+    whole, history = train_dense(store, config)
+    monkeypatch.setattr("qpm_lib.core.checkpoints._EVERY", -1.0)
+    fetch, fetched, left = store.fetch, [0], list(stops)
+
+    def stopping(rows):
+        fetched[0] += 1
+        if left and fetched[0] > left[0]:
+            left.pop(0)
+            raise KeyboardInterrupt
+        return fetch(rows)
+
+    monkeypatch.setattr(store, "fetch", stopping)
+    place = tmp_path / "training.safetensors"
+    for _ in stops:
+        with pytest.raises(KeyboardInterrupt):
+            train_dense(store, config, checkpoint=place)
+        fetched[0] = 0
+        torch.rand(5)  # whatever happens in between
+    resumed, again = train_dense(store, config, checkpoint=place)
+    assert again == history
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+    done = fetched[0]
+    finished, _ = train_dense(store, config, checkpoint=place)
+    assert fetched[0] - done < done  # only the statistics of the norms
+    assert all(torch.equal(value, finished.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(planted, planted_config, tmp_path, caplog):
+    store, _ = planted
+    config = replace(planted_config, dense=replace(planted_config.dense, epochs=1))
+    place, other = tmp_path / "training.safetensors", replace(config, seed=1)
+    train_dense(store, other, checkpoint=place)
+    expected = train_dense(store, config)[0].state_dict()
+    found = train_dense(store, config, checkpoint=place)[0].state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    place.write_bytes(place.read_bytes()[:1000])
+    found = train_dense(store, config, checkpoint=place)[0].state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert "is damaged: training begins anew" in caplog.text
+
+
 def test_history_counts_every_picture(planted, planted_config):
     store, _ = planted
     seen = []

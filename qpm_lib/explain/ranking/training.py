@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qpm_lib.backbones import state_hash
-from qpm_lib.core import VERSION, RankingConfig, content_hash, progress, read_object
+from qpm_lib.core import VERSION, Checkpoint, RankingConfig, content_hash, progress, read_object
 from qpm_lib.data import ImageDataset
 from qpm_lib.explain.attn_lrp import AttnLRP
 from qpm_lib.explain.ranking.decoder import Decoder
@@ -31,12 +31,12 @@ from qpm_lib.explain.ranking.objective import (
     standardised,
 )
 from qpm_lib.explain.ranking.reading import read
-from qpm_lib.explain.ranking.resume import Step, keep, resume
 from qpm_lib.explain.ranking.sorting import gumbel, soft_sort
 from qpm_lib.explain.target import Target
 
 log = logging.getLogger(__name__)
 _KEEP_EVERY, _WARM_UP = 50, 0.06
+Step = tuple[int, float, float]
 
 
 class _Batch(NamedTuple):
@@ -118,6 +118,7 @@ class _Training:
         self.seed, self.folder, self.path = seed, folder, folder / "training.safetensors"
         parts = [VERSION, [target_key(target) for target in targets], dataset.fingerprint, rows.tolist(), seed]
         self.key = content_hash([*parts, asdict(config), state_hash(decoder.state_dict())])
+        self.checkpoint = Checkpoint(self.path, self.key)
         self.methods = [LearnedRanking(target, explainer=decoder) for target in targets]
         self.decoder = decoder.train()
         self.trained = [weight for weight in decoder.parameters() if weight.requires_grad]
@@ -132,7 +133,7 @@ class _Training:
         bar = progress(numbers, "training the explainer", total=self.config.steps, initial=first)
         for step in bar:
             self._step(step)
-            if (step + 1) % _KEEP_EVERY == 0:
+            if (step + 1) % _KEEP_EVERY == 0 or self.checkpoint.due:
                 self._keep(step + 1)
             yield step
 
@@ -193,14 +194,17 @@ class _Training:
         return found, roughness(dense)
 
     def _keep(self, step: int) -> None:
-        keep(self.path, self.key, self.decoder, self.optimiser, step, self.history, self.explained)
+        done = {"step": step, "history": self.history, "explained": sorted(self.explained)}
+        self.checkpoint.keep(self.decoder, self.optimiser, done)
 
     def _resume(self) -> int:
-        found = resume(self.path, self.key, self.decoder, self.optimiser)
+        found = self.checkpoint.resume(self.decoder, self.optimiser)
         if found is None:
             return 0
-        self.history, self.explained = found.history, found.explained
-        return found.step
+        done, _ = found
+        self.history = [(int(step), float(deletion), float(insertion)) for step, deletion, insertion in done["history"]]
+        self.explained = set(done["explained"])
+        return int(done["step"])
 
     def finish(self) -> LearnedRanking:
         """Write the explainer; what was kept for going on is not needed any more."""
