@@ -1,6 +1,7 @@
 """`qpm run`: the chapters into a run folder, and its report."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from qpm_lib.cli.output import pairs, show, show_table
 
+_MINUTE = 60.0
 NAME, SHORT = "run", "run the chapters into a run folder"
 DESCRIPTION = """Runs the chapters 01 to 11 through papermill into a run folder: settings, results, figures, the model,
 the executed notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a
@@ -57,17 +59,12 @@ def execute(arguments: argparse.Namespace) -> int:
     parameters = chapter_parameters(arguments.param, chapters, lesson=not arguments.no_lesson)
     names = [c.name for c in chapters]
 
-    def announce(name: str) -> None:
-        show(f"[{names.index(name) + 1}/{len(names)}] {name:<24} ", end="")
-
-    def tell(report: Any) -> None:
-        figures = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in report.figures.items())
-        show(f"{report.status:<8} {report.seconds:6.1f} s   {figures}")
-
+    teller = _Teller(names)
     try:
         which = {"start": start, "only": only, "end": end}
+        told = {"on_start": teller.start, "on_progress": teller.progress, "on_chapter": teller.done}
         store = None if arguments.fresh else ChapterStore()
-        run_chapters(run, **which, parameters=parameters, store=store, on_start=announce, on_chapter=tell)
+        run_chapters(run, **which, parameters=parameters, store=store, **told)
     except BaseException as error:
         show()
         if isinstance(error, ChapterError | KeyboardInterrupt):
@@ -82,6 +79,38 @@ def execute(arguments: argparse.Namespace) -> int:
         _show_results(run)
     show(f"\nreport: {index}")
     return 0
+
+
+class _Teller:
+    """What the terminal shows of the chapters: a line for each, which moves while it runs. A file gets a line when a
+    chapter is done, and one every minute.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.moving = names, sys.stdout.isatty()
+        self.head, self.said = "", 0.0
+
+    def start(self, name: str) -> None:
+        self.head = f"[{self.names.index(name) + 1}/{len(self.names)}] {name:<26} "
+        self.said = 0.0
+        show(self.head, end="")
+
+    def progress(self, found: Any) -> None:
+        if self.moving:
+            width = shutil.get_terminal_size().columns - 1
+            show("\r" + f"{self.head}{found}"[:width].ljust(width), end="")
+        elif found.seconds - self.said >= _MINUTE:
+            self.said = found.seconds
+            show(f"\n    {found}", end="")
+
+    def done(self, report: Any) -> None:
+        figures = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in report.figures.items())
+        line = f"{report.status:<8} {report.seconds:6.1f} s   {figures}"
+        if self.moving:
+            show("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r" + self.head, end="")
+        elif self.said:
+            show(f"\n{self.head}", end="")
+        show(line)
 
 
 def _folder(arguments: argparse.Namespace) -> Any:

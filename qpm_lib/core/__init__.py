@@ -26,7 +26,7 @@ from qpm_lib.core.config import (
 )
 from qpm_lib.core.devices import choose_device, full_precision, mixed_precision
 from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
-from qpm_lib.core.progress import progress
+from qpm_lib.core.progress import PROGRESS_FILE, progress, read_progress
 from qpm_lib.core.seeding import seed_everything
 from qpm_lib.core.settings import config_from_dict, dotted, read_redundancy_rule, setting_names, whole_number
 from qpm_lib.core.templates import templates
@@ -37,6 +37,7 @@ __all__ = [
     "DataConfig",
     "METHODS",
     "PROFILES",
+    "PROGRESS_FILE",
     "RankingConfig",
     "RunConfig",
     "SelectionConfig",
@@ -56,6 +57,7 @@ __all__ = [
     "progress",
     "read_json",
     "read_object",
+    "read_progress",
     "read_redundancy_rule",
     "save_arrays",
     "saved_arrays",

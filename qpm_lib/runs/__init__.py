@@ -11,10 +11,12 @@ from qpm_lib.runs.snapshot import Snapshot, take_snapshot
 from qpm_lib.runs.store import ChapterStore, this_computer
 from qpm_lib.runs.table import read_runs, single_cell, table
 from qpm_lib.runs.up_to_date import chapter_keys, current_chapters, is_whole
+from qpm_lib.runs.watching import ChapterProgress, clock
 
 __all__ = [
     "Chapter",
     "ChapterError",
+    "ChapterProgress",
     "ChapterReport",
     "ChapterStore",
     "MethodMaps",
@@ -26,6 +28,7 @@ __all__ = [
     "chapter_keys",
     "check_inputs",
     "check_parameters",
+    "clock",
     "current_chapters",
     "find_chapter",
     "is_whole",

@@ -17,6 +17,9 @@ from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.inputs import check_inputs
 from qpm_lib.runs.store import ChapterStore
 from qpm_lib.runs.up_to_date import chapter_keys, is_clean, is_current
+from qpm_lib.runs.watching import ChapterProgress, make_engine, watched
+
+_ENGINE = "qpm"
 
 
 class ChapterError(RuntimeError):
@@ -32,7 +35,13 @@ class ChapterReport(NamedTuple):
     figures: dict[str, Any]
 
 
-def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapping[str, Any]) -> None:
+def _execute(
+    run: RunFolder,
+    chapter: Chapter,
+    notebooks: Path,
+    parameters: Mapping[str, Any],
+    on_progress: Callable[[ChapterProgress], None] | None = None,
+) -> None:
     """Execute one notebook into the run folder; a copy that raised is kept under `<name>.failed.ipynb`."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -50,9 +59,12 @@ def _execute(run: RunFolder, chapter: Chapter, notebooks: Path, parameters: Mapp
             "language": "python",
             "cwd": str(run.path),
             "progress_bar": False,
+            "engine_name": _ENGINE,
             "extra_arguments": ["--log-level=50"],
         }
-        with _source(notebooks / f"{chapter.name}.ipynb", lesson=lesson) as source:
+        place = notebooks / f"{chapter.name}.ipynb"
+        with _source(place, lesson=lesson) as source, watched(chapter.name, on_progress) as tell:
+            papermill.engines.papermill_engines.register(_ENGINE, make_engine(tell))
             papermill.execute_notebook(str(source), str(work), parameters=values, **options)
     except PapermillExecutionError as error:
         work.replace(failed)
@@ -92,6 +104,7 @@ def run_chapters(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     store: ChapterStore | None = None,
     on_start: Callable[[str], None] | None = None,
+    on_progress: Callable[[ChapterProgress], None] | None = None,
     on_chapter: Callable[[ChapterReport], None] | None = None,
 ) -> list[ChapterReport]:
     """Write the settings and execute the chapters of a run; those whose settings, notebook and predecessors did not
@@ -104,7 +117,8 @@ def run_chapters(
     parameters : notebook parameters by chapter name; `lesson`, one of all chapters, leaves out what only teaches where
         it is false.
     store : where finished chapters of other runs are looked for before one is executed, and kept after it was.
-    on_start, on_chapter : called before each chapter with its name, and after it with what became of it.
+    on_start, on_chapter : called before each chapter with its name, and after it with what became of it. on_progress :
+        called twice a second while a chapter runs, from another thread.
 
     Raises
     ------
@@ -137,7 +151,8 @@ def run_chapters(
                     on_start(chapter.name)
                 shelf.open = shelf.store is not None and is_clean(run, whole[: names.index(chapter.name)], keys)
                 key, values = keys[chapter.name], given.get(chapter.name, {})
-                reports.append(_run_one(run, chapter, key, notebooks, values, shelf, forced=chapter.name in forced))
+                shelf.forced = chapter.name in forced
+                reports.append(_run_one(run, chapter, key, notebooks, values, shelf, on_progress))
                 if on_chapter:
                     on_chapter(reports[-1])
     except Timeout:
@@ -184,15 +199,18 @@ class _Shelf:
     """The store, with the names of this run's chapters in it.
 
     It is open for a chapter only where all files before it are as chapters wrote them: results that follow from files
-    that somebody changed are nobody else's, and what somebody changed is not overwritten.
+    that somebody changed are nobody else's, and what somebody changed is not overwritten. A chapter that is forced to
+    run takes nothing.
     """
 
     store: ChapterStore | None
     keys: Mapping[str, str]
     open: bool = False
+    forced: bool = False
 
     def take(self, run: RunFolder, name: str) -> dict[str, Any] | None:
-        return self.store.take(run.path, self.keys[name]) if self.store and self.open else None
+        there = self.store and self.open and not self.forced
+        return self.store.take(run.path, self.keys[name]) if there else None
 
     def put(self, run: RunFolder, name: str) -> None:
         if self.store and self.open:
@@ -206,20 +224,19 @@ def _run_one(
     notebooks: Path,
     parameters: Mapping[str, Any],
     shelf: _Shelf,
-    *,
-    forced: bool,
+    on_progress: Callable[[ChapterProgress], None] | None,
 ) -> ChapterReport:
     name = chapter.name
-    if not forced and is_current(run, chapter, key):
+    if not shelf.forced and is_current(run, chapter, key):
         entry = run.results[name]
         return ChapterReport(name, "skipped", entry["seconds"], entry["figures"])
     began, before = time.monotonic(), listing(run.path)
     run.update_result(name, status="running", key=key)
-    if not forced and (entry := shelf.take(run, name)):
+    if entry := shelf.take(run, name):
         run.update_result(name, status="done", **entry)
         return ChapterReport(name, "taken", round(time.monotonic() - began, 1), entry["figures"])
     try:
-        _execute(run, chapter, notebooks, parameters)
+        _execute(run, chapter, notebooks, parameters, on_progress)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         run.update_result(name, status=status, seconds=round(time.monotonic() - began, 1))

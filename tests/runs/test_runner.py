@@ -1,18 +1,23 @@
 """The runner on small notebooks of its own; the real chapters are in test_chapters.py."""
 
+import os
+import re
+
 import nbformat
 import pytest
 from filelock import FileLock
 from small_course import write_chapter
 
+from qpm_lib.cli.run import _Teller
 from qpm_lib.core.artifacts import read_json
 from qpm_lib.core.profiles import load_profile
 from qpm_lib.runs import execution
 from qpm_lib.runs.chapters import check_parameters, find_chapter
-from qpm_lib.runs.execution import ChapterError, run_chapters
+from qpm_lib.runs.execution import ChapterError, ChapterReport, run_chapters
 from qpm_lib.runs.files import listing
 from qpm_lib.runs.folder import RunFolder, open_run
 from qpm_lib.runs.store import ChapterStore
+from qpm_lib.runs.watching import ChapterProgress
 
 
 def statuses(reports):
@@ -244,6 +249,45 @@ def test_a_run_without_lesson_leaves_out_what_only_teaches(small_course, tmp_pat
     assert len(copy.cells) == len(book.cells)  # one less, and the injected parameters
     with pytest.raises(ChapterError, match="this only teaches"):
         run_chapters(run)
+
+
+COUNT = "import time\nfrom qpm_lib.core import progress\nfor i in progress(range(6), 'counting'):\n    time.sleep(0.5)"
+
+
+def test_a_run_tells_how_far_a_chapter_is(small_course, tmp_path):
+    folder, chain = small_course
+    write_chapter(folder, chain[0], COUNT)
+    told = []
+    run_chapters(new_run(tmp_path), end=chain[0].name, on_progress=told.append)
+    loops = [found.loop for found in told if found.loop]
+    assert {(what, total) for what, _, total, _ in loops} == {("counting", 6)}
+    done = [number for _, number, *_ in loops]
+    assert done == sorted(done)
+    assert done[-1] > done[0]
+    assert loops[-1][3] == pytest.approx(0.5 * (6 - done[-1]), abs=0.6)
+    last = [found for found in told if found.loop][-1]
+    assert (last.cell, last.cells) == (3, 4)  # the parameters, those that papermill adds, and the loop
+    assert re.match(r"cell 3 of 4: counting \d of 6, 0:0\d left \(0:\d\d\)", str(last))
+    assert "QPM_PROGRESS_FILE" not in os.environ
+
+
+def test_the_terminal_gets_a_moving_line_and_a_file_one_a_minute(monkeypatch, capsys):
+    found = ChapterProgress("02_dense_model", 61.0, 7, 13, ("training", 4, 20, 80.0))
+    report = ChapterReport("02_dense_model", "done", 70.0, {"dense_accuracy": 0.9})
+    monkeypatch.setenv("COLUMNS", "120")
+    for terminal in (True, False):
+        teller = _Teller(["01_frozen_features", "02_dense_model"])
+        teller.moving = terminal
+        teller.start("02_dense_model")
+        teller.progress(found._replace(seconds=3.0))
+        teller.progress(found)
+        teller.progress(found._replace(seconds=62.0))
+        teller.done(report)
+    printed = capsys.readouterr().out
+    told = "cell 7 of 13: training 4 of 20, 1:20 left"
+    assert printed.count(f"\r[2/2] 02_dense_model             {told}") == 3
+    assert printed.count(f"\n    {told} (1:01)\n[2/2] 02_dense_model") == 1  # at a minute, and not after that
+    assert printed.count("done       70.0 s   dense accuracy 0.9\n") == 2
 
 
 # -- chapters that other runs have finished
