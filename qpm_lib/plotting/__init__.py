@@ -2,7 +2,7 @@
 
 from qpm_lib.plotting.canvas import Canvas, framed, place_in_words, to_jpeg
 from qpm_lib.plotting.colours import PALETTE, cluster_colours, feature_colours
-from qpm_lib.plotting.curves import LiveSolve, solve_progress, trade_off_curve, training_curves
+from qpm_lib.plotting.curves import LiveSolve, solve_progress, trade_off_curve, trade_off_curves, training_curves
 from qpm_lib.plotting.figures import (
     bars_with_reference,
     class_feature_matrix,
@@ -48,6 +48,7 @@ __all__ = [
     "to_jpeg",
     "token_colours",
     "trade_off_curve",
+    "trade_off_curves",
     "training_curves",
     "upsample",
 ]

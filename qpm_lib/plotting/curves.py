@@ -115,3 +115,11 @@ def trade_off_curve(ax: Axes, points: Sequence, name: str) -> Axes:
     ax.grid(axis="y", alpha=0.3)
     ax.legend(fontsize=8)
     return ax
+
+
+def trade_off_curves(axes: Sequence[Axes], points: Sequence, n_features: int, n_per_class: int) -> Sequence[Axes]:
+    """Two panels: points with `n_per_class` features per class against n, and those with `n_features` against k."""
+    trade_off_curve(axes[0], [p for p in points if p.n_per_class == n_per_class], "n_features")
+    trade_off_curve(axes[1], [p for p in points if p.n_features == n_features], "n_per_class")
+    axes[0].set_ylabel("%")
+    return axes
