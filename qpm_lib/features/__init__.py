@@ -2,8 +2,18 @@
 
 from qpm_lib.features.base import FeatureBatch
 from qpm_lib.features.live import LiveFeatures
-from qpm_lib.features.shards import Manifest, save_shard, shard_name
-from qpm_lib.features.store import FeatureStore
+from qpm_lib.features.shards import Manifest, save_shard, shard_name, write_shards
+from qpm_lib.features.store import FeatureStore, complete_store
 from qpm_lib.features.tensors import TensorStore
 
-__all__ = ["FeatureBatch", "FeatureStore", "LiveFeatures", "Manifest", "TensorStore", "save_shard", "shard_name"]
+__all__ = [
+    "FeatureBatch",
+    "FeatureStore",
+    "LiveFeatures",
+    "Manifest",
+    "TensorStore",
+    "complete_store",
+    "save_shard",
+    "shard_name",
+    "write_shards",
+]

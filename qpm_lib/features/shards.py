@@ -103,8 +103,6 @@ def write_shards(
     workers: int,
 ) -> None:
     """Extract the missing shards; no batch straddles two of them."""
-    for leftover in folder.glob(".shard-*"):
-        leftover.unlink()
     batches, ends = [], []
     for k in shards:
         rows = shard_rows(k, manifest)

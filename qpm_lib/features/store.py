@@ -6,7 +6,7 @@ one batch while reading.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,24 +86,12 @@ class FeatureStore:
         ValueError : when the folder holds features of something else, or a picture cannot be read.
         RuntimeError : when another process is writing the same store, or the disk is full; whole shards are kept.
         """
-        folder = Path(folder or cls.default_folder(dataset, backbone))
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / ".lock", timeout=0):
-                manifest = settle_manifest(dataset, backbone, folder, shard_size)
-                missing = [
-                    k
-                    for k in range(manifest.n_shards)
-                    if not is_whole(folder / shard_name(k), len(shard_rows(k, manifest)))
-                ]
-                if missing:
-                    log.info("%s: %d shards are missing or damaged and are made now", folder, len(missing))
-                    write_shards(
-                        missing, manifest, dataset, backbone, folder, min(batch_size, manifest.shard_size), workers
-                    )
-        except Timeout:
-            raise RuntimeError(f"another process is writing {folder}: wait for it, or choose another folder") from None
-        return cls(folder, manifest, dataset)
+
+        def write(missing: Sequence[int], manifest: Manifest, place: Path) -> None:
+            batch = min(batch_size, manifest.shard_size)
+            write_shards(missing, manifest, dataset, backbone, place, batch, workers)
+
+        return complete_store(dataset, backbone, write, folder, shard_size=shard_size)
 
     @classmethod
     def open(cls, folder: Path, dataset: ImageDataset, backbone: FrozenBackbone) -> "FeatureStore":
@@ -175,3 +163,30 @@ class FeatureStore:
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
         """CLS tokens as a NumPy array."""
         return self._reader.gather("cls", rows).float().numpy()
+
+
+def complete_store(
+    dataset: ImageDataset,
+    backbone: FrozenBackbone,
+    write: Callable[[Sequence[int], Manifest, Path], None],
+    folder: Path | None = None,
+    *,
+    shard_size: int = 512,
+) -> FeatureStore:
+    """As `FeatureStore.extract`, with a function that writes the missing shards: their numbers, what made the store,
+    and its folder.
+    """
+    folder = Path(folder or FeatureStore.default_folder(dataset, backbone))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            manifest = settle_manifest(dataset, backbone, folder, shard_size)
+            for leftover in folder.glob(".shard-*"):
+                leftover.unlink()
+            rows = {k: len(shard_rows(k, manifest)) for k in range(manifest.n_shards)}
+            if missing := [k for k in rows if not is_whole(folder / shard_name(k), rows[k])]:
+                log.info("%s: %d shards are missing or damaged and are made now", folder, len(missing))
+                write(missing, manifest, folder)
+    except Timeout:
+        raise RuntimeError(f"another process is writing {folder}: wait for it, or choose another folder") from None
+    return FeatureStore(folder, manifest, dataset)

@@ -4,7 +4,7 @@ from qpm_lib.runs.chapters import Chapter, chain, check_parameters, find_chapter
 from qpm_lib.runs.execution import ChapterError, ChapterReport, run_chapters
 from qpm_lib.runs.folder import RunFolder, open_run
 from qpm_lib.runs.formats import cell_text, save_figure, to_csv, to_markdown
-from qpm_lib.runs.inputs import check_inputs
+from qpm_lib.runs.inputs import check_inputs, load_run_backbone, load_run_dataset
 from qpm_lib.runs.method_maps import MethodMaps, take_method_maps
 from qpm_lib.runs.published import PUBLISHED
 from qpm_lib.runs.snapshot import Snapshot, take_snapshot
@@ -32,6 +32,8 @@ __all__ = [
     "current_chapters",
     "find_chapter",
     "is_whole",
+    "load_run_backbone",
+    "load_run_dataset",
     "notebooks_folder",
     "open_run",
     "read_runs",
