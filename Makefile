@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help tutorial test lab clean
+.PHONY: help tutorial test faults lab clean
 
 help:
 	@echo "make tutorial   install, render the toy birds, run the chapters, build a report"
 	@echo "make test       install and run all tests, the chapters on a small profile included"
+	@echo "make faults     kill the chapters at random moments, 50 times, and compare with an undisturbed run"
 	@echo "make lab        install and open the notebooks in JupyterLab"
 	@echo "make clean      remove the environment (runs/ and the cache stay)"
 
@@ -23,6 +24,9 @@ tutorial: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+faults: $(READY)
+	$(BIN)/python tests/faults/harness.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

@@ -114,7 +114,12 @@ def saved_arrays(
 
 def content_hash(value: Any) -> str:
     """Sixteen hexadecimal digits that name a value: equal values, equal hash."""
-    return hashlib.sha256(to_json(value, indent=None).encode()).hexdigest()[:16]
+    return text_hash(to_json(value, indent=None))
+
+
+def text_hash(text: str) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:

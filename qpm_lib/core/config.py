@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
-from qpm_lib.core.artifacts import content_hash
+from qpm_lib.core.artifacts import text_hash, to_json
 
 VERSION = "0.2.0"
 
@@ -153,11 +154,19 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+@lru_cache(maxsize=10_000)
+def _section_text(_written: str, section: object) -> str:
+    """JSON of a section, kept by how it is written (0 is not 0.0): a sweep asks for the same ones again and again."""
+    return to_json(section, indent=None)
+
+
 def stage_key(config: RunConfig, stage: str) -> str:
     """Hash of all settings that the result of a stage depends on."""
     names: list[str] = []
     for name, sections in STAGES.items():
         names += sections
         if name == stage:
-            return content_hash({section: getattr(config, section) for section in names})
+            values = {section: getattr(config, section) for section in sorted(names)}
+            parts = [f'"{name}": {_section_text(repr(value), value)}' for name, value in values.items()]
+            return text_hash("{" + ", ".join(parts) + "}")  # `content_hash` of a dictionary of them
     raise ValueError(f"unknown stage {stage!r}: choose from {', '.join(STAGES)}")

@@ -5,18 +5,20 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qpm_lib.core.config import RunConfig
 
 
-def setting_names() -> list[str]:
+@cache
+def setting_names() -> tuple[str, ...]:
     """All settings as dotted keys, such as `dense.epochs`."""
     keys = []
     for top in fields(RunConfig):
         section = getattr(RunConfig(), top.name)
         keys += [f"{top.name}.{f.name}" for f in fields(section)] if is_dataclass(section) else [top.name]
-    return [key for key in keys if key != "profile"]
+    return tuple(key for key in keys if key != "profile")
 
 
 def _parse(key: str, kind: Any, value: Any) -> Any:

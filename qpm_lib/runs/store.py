@@ -46,10 +46,13 @@ class ChapterStore:
 
     def __init__(self, folder: Path | None = None, computer: str | None = None) -> None:
         self.folder, self.computer = folder or cache_folder() / "chapters", computer
+        self._computers: dict[str, str] = {}
 
     def keys(self, config: RunConfig, chapters: Mapping[str, str]) -> dict[str, str]:
         """The name of each chapter's folder, from the keys of the chapters of a run in their order."""
-        before = [self.computer or this_computer(config.device), _inputs(config)]
+        if config.device not in self._computers:
+            self._computers[config.device] = self.computer or this_computer(config.device)
+        before = [self._computers[config.device], _inputs(config)]
         found = {}
         for name, key in chapters.items():
             before.append(key)

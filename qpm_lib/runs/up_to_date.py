@@ -1,23 +1,28 @@
 """Whether results belong to the settings, notebooks and predecessors of now."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from qpm_lib.core import VERSION, RunConfig, content_hash, read_json, stage_key
+from qpm_lib.core import VERSION, RunConfig, content_hash, file_hash, read_json, stage_key
 from qpm_lib.runs.chapters import Chapter, chain, notebooks_folder
 from qpm_lib.runs.files import is_unchanged, owners
 from qpm_lib.runs.folder import RunFolder
+
+
+@lru_cache(maxsize=100)
+def _source_hash(path: Path, _modified: int) -> str:
+    return file_hash(path)
 
 
 def chapter_keys(config: RunConfig, folder: Path, parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """For every chapter a hash of all that its result depends on."""
     keys: dict[str, str] = {}
     for chapter in chain(config):
-        source = hashlib.sha256((folder / f"{chapter.name}.ipynb").read_bytes()).hexdigest()
+        source = _source_hash(folder / f"{chapter.name}.ipynb", (folder / f"{chapter.name}.ipynb").stat().st_mtime_ns)
         parts = [
             stage_key(config, chapter.stage),
             source,

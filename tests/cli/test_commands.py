@@ -118,3 +118,27 @@ def test_a_broken_part_does_not_stop_the_doctor(monkeypatch):
     assert checks["SCIP"].found == "ImportError: no SCIP here"
     assert checks["SCIP"].remedy
     assert len(checks) == len(doctor.CHECKS)
+
+
+def test_the_cache_is_shown_and_cleared_by_kind(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("QPM_CACHE", str(tmp_path))
+    for name, size in (
+        ("features-1", 3_000_000),
+        ("features-2", 1_000_000),
+        ("chapters", 500_000),
+        ("exact_parts", 10),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x" * size)
+    (tmp_path / "mine.txt").write_text("not of the cache")
+    assert main(["cache"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[:3] for line in printed.splitlines() if "features" in line] == [["features", "4.0", "MB"]]
+    assert "4.5 MB in all" in printed
+    assert main(["cache", "--clear", "features", "exact_parts"]) == 0
+    assert "0.5 MB in all, 4.0 MB were deleted" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["chapters", "mine.txt"]
+    assert main(["cache", "--clear", "feature"]) == 1
+    assert "--clear 'feature' is no kind: choose from toybirds, features" in capsys.readouterr().err
+    assert main(["cache", "--clear", "all"]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

@@ -3,6 +3,7 @@ from dataclasses import FrozenInstanceError, asdict, replace
 import pytest
 
 from qpm_lib.backbones.registry import BACKBONES
+from qpm_lib.core.artifacts import content_hash
 from qpm_lib.core.config import STAGES, RunConfig, stage_key
 from qpm_lib.core.profiles import PROFILES, load_profile
 from qpm_lib.core.settings import config_from_dict, setting_names, with_settings
@@ -122,3 +123,13 @@ def test_stage_keys_follow_what_a_stage_depends_on():
     assert stage_key(replace(base, device="cpu"), "model") == stage_key(base, "model")
     with pytest.raises(ValueError, match="unknown stage"):
         stage_key(RunConfig(), "cooking")
+
+
+def test_the_key_of_a_stage_is_the_hash_of_its_sections():
+    """Composed from texts that are kept, and equal to the hash of them all; a whole number is not the same number."""
+    config, names = load_profile("toy", seed=3), []
+    for stage, sections in STAGES.items():
+        names += sections
+        assert stage_key(config, stage) == content_hash({name: getattr(config, name) for name in names})
+    whole = replace(config, dense=replace(config.dense, dropout=0))
+    assert stage_key(whole, "dense") != stage_key(replace(config, dense=replace(config.dense, dropout=0.0)), "dense")
