@@ -11,7 +11,7 @@ from qpm_lib.sweep.cluster import Workers
 from qpm_lib.sweep.extracting import extract_features
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-SMALL = {"data.n_species": 4, "data.train_per_class": 6, "data.test_per_class": 3, "features.shard_size": 8}
+SMALL = {"data.n_species": 4, "data.train_per_class": 7, "data.test_per_class": 2, "features.shard_size": 8}
 
 
 @pytest.fixture(scope="module")
