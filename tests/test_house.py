@@ -121,7 +121,7 @@ def test_every_room_has_one_face(room):
 
 def test_tests_stand_beside_the_rooms():
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == set(ROOMS)
+    assert folders == {*ROOMS, "faults"}  # failures of the machine are nobody's own
 
 
 def code_lines(node):
