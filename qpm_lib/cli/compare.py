@@ -16,6 +16,7 @@ how well the measures that need no truth agree with those that are (agreement.cs
 switch between (index.html). For example:
   qpm compare runs/toy --out compared                            the whole table, which takes hours without a GPU
   qpm compare runs/toy --pictures 16 --measures truth,form --out compared                a quick look
+  qpm compare runs/toy --out compared --report                   the same, shown in the report of the run as well
   qpm compare runs/toy-0 runs/toy-1 runs/toy-2 --models qpm --out compared               means over three seeds
 A stopped call goes on, and a call with more methods or measures takes only those that are new."""
 
@@ -35,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     holes = "pictures on which patches are taken away, the slowest part (default: all of them)"
     parser.add_argument("--holes", type=int, metavar="N", help=holes)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where tables and figures go")
+    shown = (
+        "keep it in the run, too: its report shows it in the place of what chapter 11 found (after the next qpm run)"
+    )
+    parser.add_argument("--report", action="store_true", help=shown)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -45,10 +50,12 @@ def execute(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{option} (={number}) must be at least 1")
     if missing := [path for path in arguments.runs if not (path / "config.json").is_file()]:
         raise ValueError(f"{missing[0]} is no run folder (config.json is missing): make one with qpm run --out")
+    if arguments.report and len(arguments.runs) > 1:
+        raise ValueError(f"--report keeps the table in one run, and {len(arguments.runs)} were given: leave it out")
     check_place(arguments.out, (), arguments.runs)
 
     from qpm_lib.comparison import check_methods, chosen, compare, open_cases
-    from qpm_lib.core import config_from_dict, read_object
+    from qpm_lib.core import config_from_dict, read_object, stage_key
     from qpm_lib.runs import RunFolder
 
     methods, measures = _names(arguments.methods), _names(arguments.measures)
@@ -61,6 +68,9 @@ def execute(arguments: argparse.Namespace) -> int:
         sys.stderr.write("these pictures cannot be drawn again: measures of kind truth are left out\n")
     found = compare(cases, methods=methods, measures=measures, holes=arguments.holes)
     _write(found, arguments.out)
+    if arguments.report:
+        found.save(runs[0].compared, made_by=stage_key(runs[0].config, "ranking"))
+        show(f"kept for the report of {runs[0].path}: qpm run renews it")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qpm_lib.comparison import Comparison
+from qpm_lib.core import read_object, stage_key
 from qpm_lib.model import DinoQPM
 from qpm_lib.report.classes import class_page, classes_page
 from qpm_lib.report.clusters import clusters_page
@@ -80,7 +81,11 @@ def _write(run: RunFolder, folder: Path, current: Collection[str]) -> None:
 
 
 def _comparison(run: RunFolder, current: Collection[str]) -> Comparison | None:
-    """What chapter 11 found; None where it does not belong to the run of now, or is damaged."""
+    """What `qpm compare --report` kept of the run of now, or chapter 11 found; None where neither belongs to it."""
+    card = run.compared / "comparison.json"
+    with contextlib.suppress(ValueError):
+        if card.exists() and read_object(card).get("made_by") == stage_key(run.config, "ranking"):
+            return Comparison.load(run.compared)
     if not maker_of("comparison/comparison.json", run, current):
         return None
     with contextlib.suppress(ValueError):  # damaged: the chapter that makes it says so

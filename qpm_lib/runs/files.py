@@ -18,7 +18,12 @@ def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in _OWN and not name.startswith("report/") and not path.name.startswith("."):
+        if (
+            path.is_file()
+            and name not in _OWN
+            and not name.startswith(("report/", "compared/"))
+            and not path.name.startswith(".")
+        ):
             status = path.stat()
             found[name] = (status.st_ino, status.st_mtime_ns, status.st_size)
     return found

@@ -50,6 +50,11 @@ class RunFolder(Results):
                 f"run folder {self.path} cannot be written ({error.strerror}): choose another with --out"
             ) from error
 
+    @property
+    def compared(self) -> Path:
+        """Where `qpm compare --report` keeps its result for the report."""
+        return self.path / "compared"
+
     def check_place(self) -> None:
         """Refuse to lie among the run's own pictures.
 

@@ -2,6 +2,8 @@
 
 import csv
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from PIL import Image
 
 from qpm_lib.cli import main
 from qpm_lib.comparison.result import Comparison
+from qpm_lib.core.artifacts import read_json, write_json
 from qpm_lib.core.profiles import load_profile
+from qpm_lib.runs.chapters import CHAPTERS
 from qpm_lib.runs.folder import RunFolder
 
 
@@ -41,6 +45,26 @@ def test_tables_figures_and_a_page(smoke, tmp_path, capsys):
     for picture in re.findall(r'src="([^"]+\.jpg)"', text):
         assert (out / picture).exists()
     assert len(list((out / "side_by_side").glob("*.jpg"))) == 4
+
+
+@pytest.mark.chain
+def test_a_comparison_that_is_kept_is_what_the_report_shows(smoke, tmp_path, capsys):
+    run = Path(shutil.copytree(smoke, tmp_path / "run"))
+    page = run / "report" / "side_by_side.html"
+    before = page.read_text()
+    options = ["--models", "qpm", "--pictures", "3", "--methods", "intrinsic,centre", "--measures", "form", "--report"]
+    assert main(["compare", str(run), *options, "--out", str(tmp_path / "out")]) == 0
+    assert "kept for the report of" in capsys.readouterr().out
+    assert main(["run", "--profile", "smoke", "--out", str(run)]) == 0
+    assert capsys.readouterr().out.count("skipped") == len(CHAPTERS)
+    assert "3 test pictures" in page.read_text()
+    assert "3 test pictures" not in before
+    card = read_json(run / "compared" / "comparison.json")
+    write_json(run / "compared" / "comparison.json", {**card, "made_by": "other settings"})
+    assert main(["run", "--profile", "smoke", "--out", str(run)]) == 0
+    assert "3 test pictures" not in page.read_text()
+    assert main(["compare", str(run), str(run), *options, "--out", str(tmp_path / "out")]) == 1
+    assert "--report keeps the table in one run, and 2 were given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
