@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 
-from qpm_lib.runs import ChapterStore
+from qpm_lib.runs import ChapterStore, this_computer
 from qpm_lib.sweep import plan_sweep, read_points
 
 log = logging.getLogger("benchmark")
@@ -31,7 +31,7 @@ def main() -> None:
     began = time.perf_counter()
     points = read_points("smoke", grid=grid)
     read = time.perf_counter()
-    plan = plan_sweep(points, ChapterStore())
+    plan = plan_sweep(points, ChapterStore(computer=this_computer()))
     planned = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     log.info("%d points read in %.1f s, planned in %.1f s: %d distinct chapters; peak of memory %.2f GB",

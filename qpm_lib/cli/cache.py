@@ -46,7 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
             found[kind] = []
     sizes = {kind: sum(map(_size, paths)) for kind, paths in found.items()}
     show(f"{folder}")
-    show_table([[kind, _text(size), KINDS[kind]] for kind, size in {**sizes}.items()])
+    show_table([[kind, _text(size), KINDS[kind]] for kind, size in sizes.items()])
     show(f"  {_text(sum(sizes.values()))} in all" + (f", {_text(freed)} were deleted" if arguments.clear else ""))
     return 0
 

@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.execute(arguments)
     except KeyboardInterrupt:
-        again = "; run the same command again to go on" if arguments.command in (run.NAME, sweep.NAME) else ""
+        goes_on = arguments.command in (run.NAME, sweep.NAME, extract.NAME)
+        again = "; run the same command again to go on" if goes_on else ""
         sys.stderr.write(f"\ninterrupted{again}\n")
         return 130
     except (ValueError, RuntimeError, OSError) as error:

@@ -34,8 +34,11 @@ def execute(arguments: argparse.Namespace) -> int:
     options = {"scheduler": arguments.scheduler, "folders": [make_cache_folder().resolve()], "device": config.device}
     with start_workers(arguments.workers, **options) as workers:
         show(f"{workers.count} workers with {workers.threads} threads each")
-        tell = lambda name, number, count: show(f"[{number}/{count}] {name}")  # noqa: E731
-        store = extract_features(config, workers, on_shard=tell)
+        store = extract_features(config, workers, on_shard=_tell)
     size = f"{len(store)} pictures, {store.n_patches} patches of {store.width} numbers, {store.nbytes / 1e9:.2f} GB"
     show(f"{store.folder}: {size}")
     return 0
+
+
+def _tell(name: str, number: int, count: int) -> None:
+    show(f"[{number}/{count}] {name}")

@@ -37,11 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument("--only", metavar="NN", help="run just this chapter")
     parser.add_argument("--to", metavar="NN", help="stop after this chapter; the report is complete after 07")
-    leave_out = "leave out pictures that cannot be read, and record them (data.skip_damaged=true)"
     bare = "leave out what only teaches: textbook forms, steps by hand, exercises, curves of trade-offs"
     parser.add_argument("--no-lesson", action="store_true", help=bare)
     fresh = "execute every chapter that is not finished here, also those that another run has finished"
     parser.add_argument("--fresh", action="store_true", help=fresh)
+    leave_out = "leave out pictures that cannot be read, and record them (data.skip_damaged=true)"
     parser.add_argument("--skip-damaged", action="store_true", help=leave_out)
     parser.add_argument("--verbose", action="store_true", help="show the log of every step")
 

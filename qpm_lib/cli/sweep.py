@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from qpm_lib.core import cache_folder
-    from qpm_lib.runs import ChapterStore, chain, find_chapter
-    from qpm_lib.sweep import plan_sweep, read_points, run_sweep, start_workers, sweep_page
+    from qpm_lib.runs import ChapterStore, chain, find_chapter, this_computer
+    from qpm_lib.sweep import plan_sweep, read_points, run_sweep, start_workers, sweep_page, threads_each
 
     grid = {key: _values(key, text) for key, text in pairs(arguments.grid, "--grid").items()}
     common = with_whole_paths(pairs(arguments.settings, "--set"))
@@ -59,7 +59,9 @@ def execute(arguments: argparse.Namespace) -> int:
     parameters = _for_all(arguments, points)
     device = points[0].config.device
     if arguments.dry_run:
-        _list(points, plan_sweep(points, ChapterStore(), end=end, parameters=parameters), ChapterStore())
+        threads = None if arguments.scheduler else threads_each(arguments.workers)
+        store = ChapterStore(computer=this_computer(device, threads))
+        _list(points, plan_sweep(points, store, end=end, parameters=parameters), store)
         return 0
     _check(points, arguments.out)
     folders = [arguments.out.resolve(), cache_folder().resolve()]

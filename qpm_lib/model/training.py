@@ -62,7 +62,7 @@ def fit(
     kept = Checkpoint(checkpoint, content_hash(started) if checkpoint else "")
     state = _State.begin(generator)
     if found := kept.resume(model, optimiser):
-        state = _State.read(*found)
+        state = _State.read(*found, store.device)
         log.info("training goes on in epoch %d", state.epoch)
     for epoch in progress(
         range(state.epoch, config.epochs + 1), "training", total=config.epochs, initial=state.epoch - 1
@@ -117,10 +117,10 @@ class _State:
         return cls(1, 0, generator.get_state(), 0, 0, {}, [])
 
     @classmethod
-    def read(cls, words: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "_State":
-        sums = {name: tensors[f"sum {name}"] for name in words["terms"]}
+    def read(cls, words: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> "_State":
+        sums = {name: tensors[f"sum {name}"].to(device) for name in words["terms"]}
         history = [Epoch(int(number), accuracy, terms) for number, accuracy, terms in words["history"]]
-        counts = words["epoch"], words["batches"], tensors["order"], words["seen"], tensors["correct"]
+        counts = words["epoch"], words["batches"], tensors["order"], words["seen"], tensors["correct"].to(device)
         return cls(*counts, sums, history, dict(tensors))
 
     def written(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -138,12 +138,9 @@ class _State:
     def count(self, number: int, logits: Tensor, labels: Tensor, terms: Mapping[str, Tensor]) -> None:
         self.batches = number
         self.seen += len(labels)
-        right = (logits.detach().argmax(1) == labels).sum()
-        self.correct = right + (self.correct.to(right) if isinstance(self.correct, Tensor) else self.correct)
+        self.correct = self.correct + (logits.detach().argmax(1) == labels).sum()
         for name, value in terms.items():
-            before = self.sums.get(name, 0.0)
-            before = before.to(value.device) if isinstance(before, Tensor) else before
-            self.sums[name] = before + value.detach() * len(labels)
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach() * len(labels)
 
     def finish(self, epoch: int, generator: torch.Generator) -> Epoch:
         """The means over the epoch; the next one begins."""

@@ -1,9 +1,10 @@
 """Which files a chapter left in a run folder, and whether they are still what it wrote."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from qpm_lib.core import file_hash
 
 _OWN = ("config.json", "result.json", ".lock")  # of the runner
 
@@ -32,13 +33,7 @@ def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
 def written(folder: Path, before: Mapping[str, tuple[int, int, int]]) -> dict[str, str]:
     """Files that are new or other than in an earlier `listing`, with the hash of their contents."""
     after = listing(folder)
-    return {name: short_hash(folder / name) for name, status in after.items() if before.get(name) != status}
-
-
-def short_hash(path: Path) -> str:
-    """Thirty-two hexadecimal digits of the SHA-256 of a file's contents."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    return {name: file_hash(folder / name) for name, status in after.items() if before.get(name) != status}
 
 
 def owners(results: Mapping[str, Any], names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -55,6 +50,6 @@ def is_unchanged(folder: Path, name: str, digest: str, *, edited: bool = False) 
     """Whether a file is there with these contents; one that people may change only has to be there, if so wanted."""
     path = folder / name
     try:
-        return path.is_file() if edited and may_change(name) else short_hash(path) == digest
+        return path.is_file() if edited and may_change(name) else file_hash(path) == digest
     except OSError:
         return False

@@ -26,7 +26,6 @@ from qpm_lib.core import (
     write_json,
 )
 from qpm_lib.data import find_dataset
-from qpm_lib.runs.files import short_hash
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +45,10 @@ class ChapterStore:
 
     def __init__(self, folder: Path | None = None, computer: str | None = None) -> None:
         self.folder, self.computer = folder or cache_folder() / "chapters", computer
-        self._computers: dict[str, str] = {}
 
     def keys(self, config: RunConfig, chapters: Mapping[str, str]) -> dict[str, str]:
         """The name of each chapter's folder, from the keys of the chapters of a run in their order."""
-        if config.device not in self._computers:
-            self._computers[config.device] = self.computer or this_computer(config.device)
-        before = [self._computers[config.device], _inputs(config)]
+        before = [self.computer or this_computer(config.device), _inputs(config)]
         found = {}
         for name, key in chapters.items():
             before.append(key)
@@ -97,13 +93,13 @@ class ChapterStore:
             names = list(card["files"])
             if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
                 raise ValueError("it names files outside a run folder")
-            damaged = [n for i, n in enumerate(names) if short_hash(place / str(i)) != card["files"][n]]
+            damaged = [n for i, n in enumerate(names) if file_hash(place / str(i)) != card["files"][n]]
             if damaged:
                 raise ValueError(f"{', '.join(damaged)} changed")
             for number, name in enumerate(names):
                 write_atomically(run / name, lambda path, i=number, n=name: _copy(place / str(i), path, n, card, run))
             (place / "card.json").touch()
-            files = {name: short_hash(run / name) for name in names}
+            files = {name: file_hash(run / name) for name in names}
             return {"seconds": card["seconds"], "figures": card["figures"], "files": files}
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             log.warning("a kept chapter is damaged (%s): it runs again", error)
@@ -131,12 +127,14 @@ def _program() -> str:
     return digest.hexdigest()
 
 
-def this_computer(device_name: str = "auto") -> str:
-    """Program, versions, device, instructions of the processor and number of threads, in a hash."""
+def this_computer(device_name: str = "auto", threads: int | None = None) -> str:
+    """Program, versions, device, instructions of the processor and number of threads (None: those that a chapter would
+    get here), in a hash.
+    """
     device = choose_device(device_name)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())
-    return content_hash([_program(), platform.machine(), device.type, name, threads])
+    count = str(threads or os.environ.get("OMP_NUM_THREADS") or os.cpu_count())
+    return content_hash([_program(), platform.machine(), device.type, name, count])
 
 
 def _inputs(config: RunConfig) -> Sequence[str | None]:

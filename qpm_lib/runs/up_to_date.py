@@ -22,10 +22,10 @@ def chapter_keys(config: RunConfig, folder: Path, parameters: Mapping[str, Mappi
     """For every chapter a hash of all that its result depends on."""
     keys: dict[str, str] = {}
     for chapter in chain(config):
-        source = _source_hash(folder / f"{chapter.name}.ipynb", (folder / f"{chapter.name}.ipynb").stat().st_mtime_ns)
+        notebook = folder / f"{chapter.name}.ipynb"
         parts = [
             stage_key(config, chapter.stage),
-            source,
+            _source_hash(notebook, notebook.stat().st_mtime_ns),
             VERSION,
             dict(parameters.get(chapter.name, {})),
             [keys[n] for n in chapter.needs],

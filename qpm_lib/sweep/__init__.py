@@ -1,6 +1,6 @@
 """Many runs at once: a grid or a plan, each distinct chapter executed once, on several processes or machines."""
 
-from qpm_lib.sweep.cluster import Workers, start_workers
+from qpm_lib.sweep.cluster import Workers, start_workers, threads_each
 from qpm_lib.sweep.extracting import extract_features
 from qpm_lib.sweep.page import sweep_page
 from qpm_lib.sweep.plan import Plan, Task, plan_sweep
@@ -19,4 +19,5 @@ __all__ = [
     "run_sweep",
     "start_workers",
     "sweep_page",
+    "threads_each",
 ]

@@ -50,6 +50,11 @@ def import_distributed() -> Any:
     return distributed
 
 
+def threads_each(count: int) -> int:
+    """Threads of each of some processes that share this machine."""
+    return max(1, (os.cpu_count() or 1) // count)
+
+
 @contextmanager
 def start_workers(
     count: int = 2, *, scheduler: str | None = None, folders: Sequence[Path] = (), device: str = "auto"
@@ -74,7 +79,7 @@ def start_workers(
         with _connect(distributed, scheduler) as client:
             yield _checked(client, folders, device)
         return
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = threads_each(count)
     # Memory is not limited: what a chapter needs is that of its kernel, which the worker does not see.
     options = {"n_workers": count, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}

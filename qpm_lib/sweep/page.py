@@ -1,6 +1,7 @@
 """What a sweep leaves beside its run folders: a page that links all reports, and results against settings."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def _figure(points: Sequence[Point], measured: Sequence[dict[str, Any] | None], 
     figure = Figure(figsize=(1.5 + 2.6 * len(varied), 1.9 * len(_SHOWN)), layout="constrained")
     axes = figure.subplots(len(_SHOWN), len(varied), squeeze=False, sharey="row", sharex="col")
     for column, key in enumerate(varied):
-        values = [dotted_value(point, key) for point, _ in there]
+        values = [dotted(asdict(point.config))[key] for point, _ in there]
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         ticks = sorted(set(values)) if numbers else list(dict.fromkeys(map(str, values)))
         for row, measure in enumerate(_SHOWN):
@@ -76,10 +77,3 @@ def _figure(points: Sequence[Point], measured: Sequence[dict[str, Any] | None], 
         axes[0, 0].plot([], [], "o", color=PALETTE[list(METHODS).index(method) % len(PALETTE)], label=METHODS[method])
     figure.legend(loc="outside upper center", ncols=len(methods), fontsize=8)
     return figure
-
-
-def dotted_value(point: Point, key: str) -> Any:
-    """The value of a setting of a point, whether it was varied for it or not."""
-    from dataclasses import asdict
-
-    return dotted(asdict(point.config))[key]

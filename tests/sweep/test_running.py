@@ -13,9 +13,9 @@ from qpm_lib.runs import execution
 from qpm_lib.runs.execution import run_chapters
 from qpm_lib.runs.files import listing
 from qpm_lib.runs.folder import RunFolder
-from qpm_lib.runs.store import ChapterStore
+from qpm_lib.runs.store import ChapterStore, this_computer
 from qpm_lib.sweep import running
-from qpm_lib.sweep.cluster import Workers, start_workers
+from qpm_lib.sweep.cluster import Workers, start_workers, threads_each
 from qpm_lib.sweep.plan import plan_sweep
 from qpm_lib.sweep.points import read_points
 from qpm_lib.sweep.running import run_sweep
@@ -145,6 +145,16 @@ def test_bad_sweeps_are_refused_in_one_line(arguments, words, tmp_path, capsys, 
     error = capsys.readouterr().err
     assert words in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_a_dry_run_knows_what_its_workers_have_made(monkeypatch):
+    """They share the cores, so that their chapters have other names than those of a run with all threads."""
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    seen = this_computer("cpu", threads_each(2))
+    assert seen != this_computer("cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # as each of two workers has it
+    assert seen == this_computer("cpu")
 
 
 def test_a_dry_run_lists_and_writes_nothing(tmp_path, capsys):
