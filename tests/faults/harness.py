@@ -81,7 +81,8 @@ class Rounds:
     def disturb(self, run, cache):
         """Start the command and kill something after a while; whether it ended by itself before."""
         process = self.start(run, cache)
-        deadline = time.monotonic() + self.random.uniform(2, max(6, self.longest / 4))
+        # Mostly soon, and now and then late enough for the longest chapter to end.
+        deadline = time.monotonic() + 2 + 1.5 * self.longest * self.random.random() ** 3
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 return process.returncode == 0
