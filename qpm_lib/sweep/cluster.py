@@ -68,8 +68,8 @@ def start_workers(
     Raises
     ------
     ValueError : for fewer than one worker, or where dask.distributed is not installed.
-    RuntimeError : for a scheduler that does not answer or has no workers, and for workers with another version of
-        this package, Python or torch, or that do not see the folders.
+    RuntimeError : for a scheduler that does not answer or has no workers, and for workers that are lost at once, have
+        another version of this package, Python or torch, or do not see the folders.
     """
     if count < 1:
         raise ValueError(f"--workers (={count}) must be at least 1")
@@ -112,6 +112,8 @@ def _checked(client: "Client", folders: Sequence[Path], device: str) -> Workers:
         raise RuntimeError(f"no worker came within {_PATIENCE} s: start some with dask worker ADDRESS") from error
     except ImportError as error:
         raise RuntimeError(f"a worker cannot import this package ({error}): install the same version there") from error
+    except OSError as error:
+        raise RuntimeError("a worker was lost before it began: run the same command again") from error
     finally:
         for folder in folders:
             (folder / token).unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import os
+import signal
 import warnings
 
 import pytest
@@ -124,6 +126,9 @@ def test_processes_are_started_checked_and_named(tmp_path, monkeypatch):
                 pass
         monkeypatch.setattr("pathlib.Path.touch", lambda self: None)  # the file is not where the worker looks
         with pytest.raises(RuntimeError, match=r"does not see .*shared"), start_workers(**there):
+            pass
+        monkeypatch.setattr("qpm_lib.sweep.cluster._look", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(RuntimeError, match="a worker was lost before it began"), start_workers(**there):
             pass
 
 
