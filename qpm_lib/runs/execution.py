@@ -123,7 +123,7 @@ def run_chapters(
     Raises
     ------
     ValueError : for an unknown chapter or parameter, pictures or weights that are not there,
-        `only` without what the chapter needs, or an end before the start.
+        `only` without what the chapter needs, an end before the start, or a folder that cannot be written.
     ChapterError : when a chapter raises; what finished before stays.
     RuntimeError : when another process is running the same folder.
     """
@@ -155,6 +155,8 @@ def run_chapters(
                 reports.append(_run_one(run, chapter, key, notebooks, values, shelf, on_progress))
                 if on_chapter:
                     on_chapter(reports[-1])
+    except PermissionError as error:
+        raise run.unwritable(error) from error
     except Timeout:
         raise RuntimeError(
             f"{run.path} is in use by another run: wait for it, or choose another folder with --out"

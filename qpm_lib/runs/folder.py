@@ -46,9 +46,11 @@ class RunFolder(Results):
         try:
             write_json(config, asdict(self.config))
         except OSError as error:
-            raise ValueError(
-                f"run folder {self.path} cannot be written ({error.strerror}): choose another with --out"
-            ) from error
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: OSError) -> ValueError:
+        """What to raise where the folder cannot be written."""
+        return ValueError(f"run folder {self.path} cannot be written ({error.strerror}): choose another with --out")
 
     @property
     def compared(self) -> Path:

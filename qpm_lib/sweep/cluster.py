@@ -3,10 +3,12 @@
 import logging
 import os
 import platform
+import signal
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +85,32 @@ def start_workers(
     # Memory is not limited: what a chapter needs is that of its kernel, which the worker does not see.
     options = {"n_workers": count, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
-    with (
-        distributed.LocalCluster(**options, memory_limit=0, env=environment, silence_logs=logging.CRITICAL) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    options |= {"memory_limit": 0, "env": environment, "silence_logs": logging.CRITICAL}
+    started = ExitStack()
+    resource_tracker.ensure_running()  # which, once started, leaves the mask of signals alone
+    try:
+        with _uninterrupted():
+            cluster = started.enter_context(distributed.LocalCluster(**options))
+            client = started.enter_context(distributed.Client(cluster))
         yield _checked(client, folders, device)
+    finally:
+        with _uninterrupted():
+            started.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back; what came meanwhile is raised at the end. Threads and processes that start here never see one:
+    an interrupt is for the command, which ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _connect(distributed: Any, address: str) -> "Client":

@@ -3,6 +3,7 @@
 This is the fast part; `make faults` kills the real chapters at random moments (`harness.py`).
 """
 
+import ctypes
 import os
 import shutil
 import signal
@@ -15,9 +16,10 @@ import pytest
 
 from qpm_lib.cli import main
 from qpm_lib.core.artifacts import read_json
+from qpm_lib.core.profiles import load_profile
 from qpm_lib.runs.chapters import CHAPTERS
 from qpm_lib.runs.files import listing
-from qpm_lib.runs.folder import open_run
+from qpm_lib.runs.folder import RunFolder, open_run
 
 TRAIN = """
 import sys, torch
@@ -39,6 +41,10 @@ model, _ = qpm_lib.train_dense(store, config, checkpoint=place if len(sys.argv) 
 model.save(place.parent / "model")
 print("finished")
 """
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in listing(folder)}
 
 
 def train(*arguments):
@@ -91,6 +97,36 @@ def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(tmp_path):
     assert not left
     assert not list((tmp_path / "cache").rglob("shard-*.safetensors"))
     assert main(["run", "--profile", "smoke", "--out", str(tmp_path / "run"), "--to", "01"]) == 0
+
+
+def without_root():
+    """Permissions do not bind root: give that up before the command starts."""
+    ctypes.CDLL(None).prctl(24, 1)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are those of Linux")
+def test_folders_that_lose_their_permission_are_named_and_nothing_is_lost(tmp_path):
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    shutil.copytree(os.environ["QPM_CACHE"], cache, ignore=shutil.ignore_patterns("chapters"))
+    RunFolder.create(run, load_profile("smoke"))
+    before = contents(run)
+    command = [sys.executable, "-c", "import sys; from qpm_lib.cli import main; sys.exit(main())"]
+    command += ["run", "--profile", "smoke", "--to", "01", "--out", str(run)]
+    for folder, words in ((run, "run folder"), (cache, "cache folder")):
+        folder.chmod(0o555)
+        process = subprocess.run(
+            command,
+            env={**os.environ, "QPM_CACHE": str(cache)},
+            preexec_fn=without_root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        folder.chmod(0o755)
+        assert process.returncode == 1
+        assert f"{words} {folder} cannot be written (Permission denied)" in process.stderr
+        assert len(process.stderr.strip().splitlines()) == 1
+        assert contents(run) == before
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 import warnings
 
 import pytest
@@ -130,6 +133,34 @@ def test_processes_are_started_checked_and_named(tmp_path, monkeypatch):
         monkeypatch.setattr("qpm_lib.sweep.cluster._look", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         with pytest.raises(RuntimeError, match="a worker was lost before it began"), start_workers(**there):
             pass
+
+
+INTERRUPTED = """
+import time
+from qpm_lib.sweep import start_workers
+if __name__ == "__main__":
+    try:
+        with start_workers(1):
+            print("ready", flush=True)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_an_interrupt_given_twice_ends_everything_without_a_word_of_the_workers(tmp_path):
+    (tmp_path / "script.py").write_text(INTERRUPTED)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **pipes, start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    assert process.communicate(timeout=60) == ("interrupted\n", "")
+    assert process.returncode == 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left
 
 
 @pytest.mark.parametrize(
