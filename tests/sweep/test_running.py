@@ -1,5 +1,6 @@
 """A sweep over tiny chapters: each executed once, the files of single runs, and failures that stay where they are."""
 
+import contextlib
 import gc
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 import warnings
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 from small_course import write_chapter
@@ -159,8 +161,20 @@ def test_an_interrupt_given_twice_ends_everything_without_a_word_of_the_workers(
         time.sleep(0.2)
     assert process.communicate(timeout=60) == ("interrupted\n", "")
     assert process.returncode == 0
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody is left
+    late = time.monotonic() + 20
+    while members(process.pid) and time.monotonic() < late:
+        time.sleep(0.1)
+    assert not members(process.pid)
+
+
+def members(group):
+    """Processes of a group that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 @pytest.mark.parametrize(
