@@ -84,8 +84,6 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def _write(found: Any, out: Path) -> None:
-    from matplotlib.figure import Figure
-
     from qpm_lib.comparison import (
         agreement_table,
         difference_rows,
@@ -96,6 +94,7 @@ def _write(found: Any, out: Path) -> None:
         to_markdown,
     )
     from qpm_lib.core import write_atomically
+    from qpm_lib.plotting import new_figure
     from qpm_lib.report import write_side_by_side
 
     texts = {
@@ -112,7 +111,7 @@ def _write(found: Any, out: Path) -> None:
     for name, text in texts.items():
         write_atomically(out / name, lambda place, text=text: place.write_text(text, encoding="utf-8"))
     for name, draw in figures.items():
-        figure = Figure(figsize=(11, 5 * len(found.models)), layout="constrained")
+        figure = new_figure((11, 5 * len(found.models)), layout="constrained")
         for ax, model in zip(figure.subplots(len(found.models), squeeze=False)[:, 0], found.models, strict=True):
             draw(ax, found, model)
         write_atomically(out / f"{name}.png", lambda p, f=figure: f.savefig(p, dpi=110, format="png"))

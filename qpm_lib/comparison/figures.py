@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from qpm_lib.comparison.measures import MEASURES
 from qpm_lib.comparison.result import Comparison, knows_nothing, method_title
 from qpm_lib.core import METHODS
-from qpm_lib.plotting import show_maps
+from qpm_lib.plotting import new_figure, show_maps
 
 
 def maps_figure(comparison: Comparison, model: str, number: int, *, columns: int = 7) -> Figure:
@@ -17,7 +17,7 @@ def maps_figure(comparison: Comparison, model: str, number: int, *, columns: int
     there = [name for name in comparison.methods(model) if (model, name) in shown.maps]  # of its first seed
     maps = {method_title(name): shown.maps[model, name][number] for name in there}
     rows = -(-(len(maps) + 1) // columns)
-    figure = Figure(figsize=(1.45 * columns, 1.75 * rows + 0.3), layout="constrained")
+    figure = new_figure((1.45 * columns, 1.75 * rows + 0.3), layout="constrained")
     caption = f"{METHODS[model]}: why {shown.told[model][number]}"
     show_maps(figure.subplots(), shown.pictures[number] / 255, maps, columns=columns, caption=caption)
     return figure

@@ -16,9 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-import pooch
-import requests
-
 from qpm_lib.core import progress
 from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.data.official import leads_out
@@ -70,6 +67,8 @@ def _download(url: str, output: Any, _pooch: Any, *, part: Path) -> None:
     """Fill `part`, from its end where the server can do that, and rename it to `output` once it is whole (a downloader
     for pooch).
     """
+    import requests
+
     start = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=60) as response:
@@ -110,6 +109,9 @@ def fetch(name: str, folder: Path) -> Path:
     ValueError : for an unknown name, an address that does not answer, a broken connection, or a file with another
         checksum.
     """
+    import pooch
+    import requests
+
     archive, folder = _archive(name), folder.expanduser()  # pooch expands `~` too
     downloader = partial(_download, part=folder / f"{archive.file}.part")
     try:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.cluster.hierarchy import cut_tree, linkage
 from torch import Tensor
 
 FINEST = 20  # clusters that are made, where nobody asks for more
@@ -73,6 +72,8 @@ class Clusters:
             raise ValueError(f"k (={k}) must be from 1 to {len(self.sizes)}, the number of clusters that were made")
         if len(self.sizes) == 1:
             return np.zeros(1, int)
+        from scipy.cluster.hierarchy import cut_tree
+
         of = cut_tree(self.merges, n_clusters=k)[:, 0]
         return by_area(of, np.bincount(of, self.sizes, k))
 
@@ -95,6 +96,8 @@ class Clusters:
         centroids, sizes = k_means(rows.float(), k, n_init=n_init, seed=seed)
         order = np.argsort(-sizes, kind="stable")
         centroids, sizes = centroids[torch.from_numpy(order)], sizes[order]
+        from scipy.cluster.hierarchy import linkage
+
         merges = linkage(centroids.double().numpy(), "ward") if k > 1 else np.zeros((0, 4))
         return cls(centroids, sizes, merges)
 

@@ -1,17 +1,20 @@
 """Figures of clusters: the pictures with their segmentations, and the most typical patches of each cluster."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool
-from matplotlib.figure import Figure
 from PIL import Image
 
 from qpm_lib.explain.inspection import Inspection, patch_panel
-from qpm_lib.plotting import PALETTE, label_overlay, show_images
+from qpm_lib.plotting import PALETTE, label_overlay, new_figure, show_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def contact_sheet(found: Inspection, read: Sequence[Image.Image], k: int, *, count: int = 24) -> Figure:
+def contact_sheet(found: Inspection, read: Sequence[Image.Image], k: int, *, count: int = 24) -> "Figure":
     """Some pictures of an inspection, spread over all, each beside its segmentation into k clusters.
 
     Parameters
@@ -23,19 +26,19 @@ def contact_sheet(found: Inspection, read: Sequence[Image.Image], k: int, *, cou
     for i in chosen:
         square = np.asarray(read[i])
         panels += [square, label_overlay(square, labels[i], colours)]
-    figure = Figure(figsize=(9.6, 1.6 * -(-len(panels) // 6) + 0.4))
+    figure = new_figure((9.6, 1.6 * -(-len(panels) // 6) + 0.4))
     show_images(figure.add_subplot(), panels, columns=6, caption=f"{k} clusters; {len(chosen)} of {len(read)} pictures")
     return figure
 
 
-def cluster_sheet(found: Inspection, read: Sequence[Image.Image], k: int) -> Figure:
+def cluster_sheet(found: Inspection, read: Sequence[Image.Image], k: int) -> "Figure":
     """The most typical patches of each of k clusters, one from each picture, in a row with its share of all patches.
 
     Parameters
     ----------
     read : the pictures as the backbone sees them; only those needed are asked for.
     """
-    figure = Figure(figsize=(9, 0.95 * k + 0.3))
+    figure = new_figure((9, 0.95 * k + 0.3))
     grid = found.labels.shape[-1]
     shares = [found.sizes[inside].sum() / found.sizes.sum() for inside in found.members(k)]
     inside_object = [found.is_object[inside].any() for inside in found.members(k)]
@@ -49,12 +52,12 @@ def cluster_sheet(found: Inspection, read: Sequence[Image.Image], k: int) -> Fig
     return figure
 
 
-def marked_sheet(squares: Sequence[Image.Image], marked: Bool[np.ndarray, "m g g"], caption: str) -> Figure:
+def marked_sheet(squares: Sequence[Image.Image], marked: Bool[np.ndarray, "m g g"], caption: str) -> "Figure":
     """Pictures with some of their patches marked, six in a row."""
     panels = [
         label_overlay(np.asarray(square), where.astype(int), ("#FFFFFF", PALETTE[3]))
         for square, where in zip(squares, marked, strict=True)
     ]
-    figure = Figure(figsize=(9.6, 1.6 * -(-len(panels) // 6) + 0.4))
+    figure = new_figure((9.6, 1.6 * -(-len(panels) // 6) + 0.4))
     show_images(figure.add_subplot(), panels, columns=6, caption=caption)
     return figure

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from PIL import Image
 
 from qpm_lib.data import UnreadableError, read_image
@@ -15,7 +15,10 @@ from qpm_lib.explain.base import ExplanationMethod
 from qpm_lib.explain.registry import METHODS
 from qpm_lib.explain.target import Target
 from qpm_lib.model import Skipped, peak_position
-from qpm_lib.plotting import PALETTE, overlay, show_images, signed_overlay
+from qpm_lib.plotting import PALETTE, new_figure, overlay, show_images, signed_overlay
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SIDE = 192  # pixels of a panel
 
@@ -115,7 +118,7 @@ def map_panels(
     ]
 
 
-def map_figure(found: ExplainedPicture, target: Target, *, columns: int = 6) -> Figure:
+def map_figure(found: ExplainedPicture, target: Target, *, columns: int = 6) -> "Figure":
     """The picture and all maps beside each other."""
     picture = np.asarray(target.backbone.square(found.image, _SIDE)) / 255
     panels = [picture, *map_panels(picture, found.maps)]
@@ -123,7 +126,7 @@ def map_figure(found: ExplainedPicture, target: Target, *, columns: int = 6) -> 
     titles = ["picture", *(one.title if one.class_specific else f"{one.title}, any class" for one in entries)]
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(1.9 * columns, 2.2 * rows + 0.4))
+    figure = new_figure((1.9 * columns, 2.2 * rows + 0.4))
     also = "" if found.predicted == found.target else f"; predicted is {found.predicted}"
     caption = f"why {found.target} ({found.score:.2f}){also}\neach map on its own scale"
     show_images(figure.subplots(), panels, columns=columns, titles=titles, caption=caption)

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
-from scipy.ndimage import label
-from scipy.optimize import linear_sum_assignment
 
 _SHUFFLES = 100
 
@@ -55,6 +53,7 @@ def part_agreement(labels: Integer[np.ndarray, "*labels"], parts: Integer[np.nda
     ------
     ValueError : for different numbers of patches.
     """
+    from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
 
@@ -156,5 +155,7 @@ def cluster_shares(labels: Integer[np.ndarray, "batch g g"], k: int) -> Float[np
 
 
 def _largest(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    from scipy.ndimage import label
+
     pieces, count = label(region)
     return pieces == 1 + np.bincount(pieces[region], minlength=2)[1:].argmax() if count else region

@@ -167,10 +167,11 @@ def _average_statistics(
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
     model.train()
     sample = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 50 * config.batch_size)).long()]
-    for batch in store.batches(sample, config.batch_size):
+    for number, batch in enumerate(store.batches(sample, config.batch_size), 1):
+        for norm in norms:  # the mean of all batches so far; with None, torch reads its own count from the device
+            norm.momentum = 1 / number
         model(batch.patches, batch.cls)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

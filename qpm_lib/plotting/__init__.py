@@ -9,6 +9,7 @@ from qpm_lib.plotting.figures import (
     class_order,
     confusion_matrix,
     contribution_bars,
+    new_figure,
     skill_chart,
     skill_table,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "feature_colours",
     "framed",
     "label_overlay",
+    "new_figure",
     "overlay",
     "place_in_words",
     "show_images",

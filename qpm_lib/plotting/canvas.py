@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib.colors import to_rgb
 from PIL import Image
+
+from qpm_lib.plotting.colours import rgb
 
 _QUALITY = 88
 
@@ -55,7 +56,7 @@ class Canvas:
             )
             for f, m in maps.items()
         }
-        self.ink = {f: np.array([round(255 * part) for part in to_rgb(colours[f])], np.uint8) for f in maps}
+        self.ink = {f: np.round(255 * rgb(colours[f])).astype(np.uint8) for f in maps}
         self._layers: tuple[tuple[int, ...], Image.Image, Image.Image] | None = None
 
     def _layer(self, features: tuple[int, ...]) -> tuple[Image.Image, Image.Image]:

@@ -8,7 +8,7 @@ the static explorer (`report/templates/explorer.js`).
 
 import numpy as np
 from jaxtyping import Bool, Float
-from matplotlib.colors import to_hex, to_rgb
+from PIL import ImageColor
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442", "#882255", "#44AA99", "#332288")
 
@@ -30,4 +30,10 @@ def cluster_colours(count: int) -> list[str]:
     tints = [PALETTE[i % len(PALETTE)] for i in range(count)]
     paler = (0.0, 0.55, 0.8)
     white = [paler[min(i // len(PALETTE), len(paler) - 1)] for i in range(count)]
-    return [to_hex(np.array(to_rgb(c)) * (1 - w) + w) for c, w in zip(tints, white, strict=True)]
+    mixed = [np.round(255 * (rgb(c) * (1 - w) + w)).astype(int) for c, w in zip(tints, white, strict=True)]
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in mixed]
+
+
+def rgb(colour: str) -> Float[np.ndarray, "3"]:
+    """A colour, as `#RRGGBB` or by its name in CSS, in 0 to 1."""
+    return np.array(ImageColor.getrgb(colour)[:3]) / 255

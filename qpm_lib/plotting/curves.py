@@ -1,14 +1,18 @@
 """Curves: a training, a solve, a trade-off. They take an Axes and return it."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from qpm_lib.plotting.colours import PALETTE
+from qpm_lib.plotting.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def training_curves(ax: Axes, history: Sequence, *, label: str = "") -> Axes:
+def training_curves(ax: "Axes", history: Sequence, *, label: str = "") -> "Axes":
     """Weighted loss terms per epoch, and training accuracy on a second axis."""
     epochs = [record.epoch for record in history]
     for (name, style), colour in zip(
@@ -31,7 +35,7 @@ def training_curves(ax: Axes, history: Sequence, *, label: str = "") -> Axes:
     return ax
 
 
-def solve_progress(ax: Axes, history: Sequence) -> Axes:
+def solve_progress(ax: "Axes", history: Sequence) -> "Axes":
     """Best objective and proven bound of a solve over time (`selection.Progress`); the band between them is what is not
     yet known.
     """
@@ -74,16 +78,15 @@ class LiveSolve:
 
     def _draw(self) -> None:
         from IPython.display import display
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 3))
+        figure = new_figure((7, 3))
         solve_progress(figure.subplots(), self.history)
         if self._handle is None:
             self._handle = display(figure, display_id=True)
         else:
             self._handle.update(figure)
 
-    def finish(self, ax: Axes) -> Axes:
+    def finish(self, ax: "Axes") -> "Axes":
         """Draw the whole history for good; the live picture goes away."""
         if self._handle is not None:
             from IPython.display import HTML
@@ -92,7 +95,7 @@ class LiveSolve:
         return solve_progress(ax, self.history)
 
 
-def trade_off_curve(ax: Axes, points: Sequence, name: str) -> Axes:
+def trade_off_curve(ax: "Axes", points: Sequence, name: str) -> "Axes":
     """Accuracy, plausibility, SID and contrastiveness against `n_features` or `n_per_class` (`qpm_lib.trade_off`),
     with their intervals.
     """
@@ -117,7 +120,7 @@ def trade_off_curve(ax: Axes, points: Sequence, name: str) -> Axes:
     return ax
 
 
-def trade_off_curves(axes: Sequence[Axes], points: Sequence, n_features: int, n_per_class: int) -> Sequence[Axes]:
+def trade_off_curves(axes: Sequence["Axes"], points: Sequence, n_features: int, n_per_class: int) -> Sequence["Axes"]:
     """Two panels: points with `n_per_class` features per class against n, and those with `n_features` against k."""
     trade_off_curve(axes[0], [p for p in points if p.n_per_class == n_per_class], "n_features")
     trade_off_curve(axes[1], [p for p in points if p.n_features == n_features], "n_per_class")

@@ -3,13 +3,23 @@ They take an Axes and return it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 
 from qpm_lib.plotting.colours import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def new_figure(size: tuple[float, float], **options: Any) -> "Figure":
+    """An empty figure of so many inches, which needs no screen; matplotlib is loaded when one is wanted."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, **options)
 
 
 def class_order(weight: Float[np.ndarray, "classes n"]) -> tuple[Int[np.ndarray, "classes"], Int[np.ndarray, "n"]]:
@@ -28,8 +38,8 @@ def class_order(weight: Float[np.ndarray, "classes n"]) -> tuple[Int[np.ndarray,
 
 
 def class_feature_matrix(
-    ax: Axes, weight: Float[np.ndarray, "classes n"], class_names: Sequence[str], colours: Sequence[str]
-) -> Axes:
+    ax: "Axes", weight: Float[np.ndarray, "classes n"], class_names: Sequence[str], colours: Sequence[str]
+) -> "Axes":
     """Which class uses which feature; neighbours share features, and hollow squares are negative weights."""
     classes, features = class_order(weight)
     for y, c in enumerate(classes):
@@ -47,13 +57,13 @@ def class_feature_matrix(
 
 
 def contribution_bars(
-    ax: Axes,
+    ax: "Axes",
     contributions: Float[np.ndarray, "k"],
     features: Int[np.ndarray, "k"],
     colours: Sequence[str],
     *,
     constant: float = 0.0,
-) -> Axes:
+) -> "Axes":
     """What each feature adds to the logit, largest on top, and below, in grey, the constant of the class, where there
     is one; the title gives the logit, which is their sum.
     """
@@ -70,8 +80,10 @@ def contribution_bars(
     return ax
 
 
-def confusion_matrix(ax: Axes, counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str]) -> Axes:
+def confusion_matrix(ax: "Axes", counts: Int[np.ndarray, "classes classes"], class_names: Sequence[str]) -> "Axes":
     """Share of each true class (row) predicted as each class (column)."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ramp = LinearSegmentedColormap.from_list("blue", ["white", PALETTE[5]])
     ax.imshow(share, cmap=ramp, vmin=0, vmax=1)
@@ -82,13 +94,13 @@ def confusion_matrix(ax: Axes, counts: Int[np.ndarray, "classes classes"], class
 
 
 def bars_with_reference(
-    ax: Axes,
+    ax: "Axes",
     values: Mapping[str, float],
     *,
     reference: float | None = None,
     reference_name: str = "",
     percent: bool = True,
-) -> Axes:
+) -> "Axes":
     """One bar per name, with a dashed line to compare with."""
     scale = 100 if percent else 1
     bars = ax.bar(
@@ -107,12 +119,12 @@ def bars_with_reference(
 
 
 def skill_table(
-    ax: Axes,
+    ax: "Axes",
     skills: Mapping[str, Sequence[tuple[float, float, float] | None]],
     checks: Sequence[str],
     *,
     title: str = "",
-) -> Axes:
+) -> "Axes":
     """Skills with their intervals as a table in colours: a row for each method, a column for each check.
 
     Parameters
@@ -133,10 +145,10 @@ def skill_table(
 
 
 def skill_chart(
-    ax: Axes,
+    ax: "Axes",
     skills: Mapping[tuple[str, str], Sequence[tuple[float, float, float] | None]],
     checks: Sequence[str],
-) -> Axes:
+) -> "Axes":
     """Skills with their intervals: a group of columns for each check, a colour for each model, a mark for each map; the
     first map of the first model is the one in colour, the others are there to be compared with.
 

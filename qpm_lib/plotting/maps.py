@@ -1,17 +1,19 @@
 """Maps over their pictures, as RGB arrays in 0 to 1."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Integer, UInt8
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from torch import Tensor
 from torch.nn import functional as F
 
-from qpm_lib.plotting.colours import PALETTE
+from qpm_lib.plotting.colours import PALETTE, rgb
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Image = Float[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w 3"]
 
@@ -46,7 +48,7 @@ def overlay(
     grey = 0.35 + 0.6 * grey[..., None]
     high = float(heat.max()) if top is None else top
     strength = np.clip(_upsampled(heat, grey.shape[:2]) / high, 0, 1)[..., None] if high > 0 else np.zeros_like(grey)
-    return grey * (1 - strength) + strength * (0.25 * grey + 0.75 * np.array(to_rgb(colour)))
+    return grey * (1 - strength) + strength * (0.25 * grey + 0.75 * rgb(colour))
 
 
 def signed_overlay(
@@ -75,7 +77,7 @@ def combined_overlay(
     if big.max() <= 0:
         return np.repeat(grey, 3, axis=2)
     strength = np.clip(big.max(0) / big.max(), 0, 1)[..., None] ** 0.7
-    ink = np.array([to_rgb(c) for c in colours])[big.argmax(0)]
+    ink = np.array([rgb(c) for c in colours])[big.argmax(0)]
     return grey * (1 - strength) + strength * (0.2 * grey + 0.8 * ink)
 
 
@@ -88,7 +90,7 @@ def label_overlay(
     grey = 0.2 + 0.7 * (_as_float(image) @ np.array([0.299, 0.587, 0.114]))[..., None]
     y, x = (np.arange(n) * m // n for n, m in zip(grey.shape[:2], labels.shape, strict=True))
     big = labels[np.ix_(y, x)]
-    found = 0.45 * grey + 0.55 * np.array([to_rgb(colour) for colour in colours])[big]
+    found = 0.45 * grey + 0.55 * np.array([rgb(colour) for colour in colours])[big]
     found[1:][big[1:] != big[:-1]] = 1
     found[:, 1:][big[:, 1:] != big[:, :-1]] = 1
     return found
@@ -108,8 +110,14 @@ def token_colours(patches: Float[np.ndarray, "images patches dim"]) -> Float[np.
 
 
 def show_images(
-    ax: Axes, images: Sequence[Image], *, columns: int = 6, titles: Sequence[str] = (), gap: int = 4, caption: str = ""
-) -> Axes:
+    ax: "Axes",
+    images: Sequence[Image],
+    *,
+    columns: int = 6,
+    titles: Sequence[str] = (),
+    gap: int = 4,
+    caption: str = "",
+) -> "Axes":
     """Pictures of one size in rows, with an optional title above each."""
     pictures = [_as_float(image) for image in images]
     height, width = pictures[0].shape[:2]
@@ -129,13 +137,13 @@ def show_images(
 
 
 def show_maps(
-    ax: Axes,
+    ax: "Axes",
     picture: Image,
     maps: Mapping[str, Float[np.ndarray, "g g"]],
     *,
     columns: int | None = None,
     caption: str = "",
-) -> Axes:
+) -> "Axes":
     """A picture and maps over it, each scaled by itself, with its name above, in one row without `columns`: a map with
     values below zero in two colours around grey, any other from its smallest value on.
     """

@@ -2,9 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from qpm_lib.backbones import FrozenBackbone
 from qpm_lib.core import RunConfig, config_from_dict, load_profile, read_object, write_atomically, write_json
@@ -12,6 +10,9 @@ from qpm_lib.data import ImageDataset
 from qpm_lib.features import FeatureStore
 from qpm_lib.runs.inputs import load_run_backbone, load_run_dataset, load_run_features
 from qpm_lib.runs.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class RunFolder(Results):
@@ -87,7 +88,7 @@ class RunFolder(Results):
         """Write the key figures of a chapter; its last cell calls this, and a chapter without it has not finished."""
         self.update_result(chapter, figures=figures)
 
-    def save_figure(self, figure: Figure, name: str) -> Path:
+    def save_figure(self, figure: "Figure", name: str) -> Path:
         """Write a figure to `figures/<name>.png`."""
         path = self.path / "figures" / f"{name}.png"
         write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png"))

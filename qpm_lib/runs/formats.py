@@ -4,14 +4,16 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from qpm_lib.core import METHODS, write_atomically
 from qpm_lib.metrics import MEASURES
-from qpm_lib.plotting import PALETTE
+from qpm_lib.plotting import PALETTE, new_figure
 from qpm_lib.runs.published import PUBLISHED, PUBLISHED_MEASURES
 from qpm_lib.runs.table import Cell, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _PLAIN = ("structural_grounding", "attribute_alignment")
 
@@ -89,7 +91,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def draw_table(axes: Sequence[Axes], rows: Sequence[Row]) -> Sequence[Axes]:
+def draw_table(axes: Sequence["Axes"], rows: Sequence[Row]) -> Sequence["Axes"]:
     """One panel per measure, one dot per row with its spread over seeds; for one data set."""
     for ax, measure in zip(axes, ("accuracy", "plausibility", "sid", "contrastiveness"), strict=True):
         for y, row in enumerate(rows):
@@ -124,10 +126,8 @@ def draw_table(axes: Sequence[Axes], rows: Sequence[Row]) -> Sequence[Axes]:
 
 def save_figure(rows: Sequence[Row], path: Path) -> None:
     """Draw the first data set's rows into a PNG."""
-    from matplotlib.figure import Figure
-
     shown = [row for row in rows if row.data == rows[0].data]
-    figure = Figure(figsize=(11, 0.45 * len(shown) + 1.4), layout="constrained")
+    figure = new_figure((11, 0.45 * len(shown) + 1.4), layout="constrained")
     draw_table(list(figure.subplots(1, 4)), shown)
     figure.suptitle(shown[0].data, fontsize=10)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from qpm_lib.core import METHODS, dotted, read_object, write_atomically
 from qpm_lib.metrics import MEASURES
-from qpm_lib.plotting import PALETTE
+from qpm_lib.plotting import PALETTE, new_figure
 from qpm_lib.report import write_page
 from qpm_lib.runs import cell_text, single_cell
 from qpm_lib.sweep.points import Point
@@ -51,7 +51,7 @@ def _figure(points: Sequence[Point], measured: Sequence[dict[str, Any] | None], 
     there = [(point, found) for point, found in zip(points, measured, strict=True) if found]
     if not varied or not there:
         return None
-    figure = Figure(figsize=(1.5 + 2.6 * len(varied), 1.9 * len(_SHOWN)), layout="constrained")
+    figure = new_figure((1.5 + 2.6 * len(varied), 1.9 * len(_SHOWN)), layout="constrained")
     axes = figure.subplots(len(_SHOWN), len(varied), squeeze=False, sharey="row", sharex="col")
     for column, key in enumerate(varied):
         values = [dotted(asdict(point.config))[key] for point, _ in there]

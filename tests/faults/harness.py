@@ -186,7 +186,7 @@ class Faults:
         where = ["--scheduler", json.loads(address.read_text())["address"]]
         command = self.start(cache, *QPM, "sweep", "--profile", self.options.profile, *grid, *where)
         most = sum(seconds for name, seconds in self.seconds.items() if name < "07")
-        late = time.monotonic() + START + self.random.random() * (START + most)
+        late = time.monotonic() + START + self.random.random() * (START + most / 4)
         while victim and command.poll() is None and time.monotonic() < late:
             time.sleep(0.05)
         if victim and command.poll() is None:

@@ -7,8 +7,6 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 Sets = dict[int, tuple[int, ...]]
 
@@ -91,6 +89,9 @@ def _can_share(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], .
 
     True is a proof. False is none: sets may be there that are built otherwise.
     """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     ends = np.array(sharing, int).reshape(-1, 2).T
     _, group = connected_components(coo_matrix((np.ones(ends.shape[1]), ends), (n_classes, n_classes)), directed=False)
     sizes, used = np.bincount(group), set()
