@@ -1,9 +1,12 @@
 """Loss terms of the dense model and of fine-tuning (DINO-QPM, arXiv 2604.07166, and QPM, arXiv 2502.20130)."""
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from qpm_lib.core import TrainingConfig
@@ -22,12 +25,7 @@ def diversity_loss(
     softmax over patches :math:`S`, it is :math:`-\frac{1}{B} \sum_b \sum_p \max_f w_f a_f S_{fp}`. Range:
     about -sqrt(k) to 0 for k features of equal weight.
     """
-    chosen = weight[logits.argmax(1)].abs()
-    chosen = chosen / chosen.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    activity = vector / vector.amax(1, keepdim=True).clamp_min(1e-12)
-    # Maps come from (batch, patches, features) in memory; in that order nothing is copied.
-    places = rearrange(maps, "b f y x -> b (y x) f").softmax(1)
-    return -((chosen * activity)[:, None] * places).max(2).values.sum(1).mean()
+    return -_ReadOnce.apply(_in_memory(maps), _importance(vector, logits, weight))[0].mean()
 
 
 def loss_terms(
@@ -37,17 +35,65 @@ def loss_terms(
     computed.
 
     `l1_maps` is the mean of |M| and `l1_vector` the mean of |f| over all entries: together the sparsity loss of the
-    paper.
+    paper. Features are not negative (the adapter ends in a ReLU), so that |M| = M.
     """
     maps, vector, logits = out.maps.float(), out.vector.float(), out.logits.float()
     terms = {"cross_entropy": F.cross_entropy(logits, labels)}
-    if config.diversity:
-        terms["diversity"] = config.diversity * diversity_loss(maps, vector, logits, weight)
-    if config.l1_maps:
-        terms["l1_maps"] = config.l1_maps * maps.abs().mean()
+    if config.diversity or config.l1_maps:
+        covered, mass = _ReadOnce.apply(_in_memory(maps), _importance(vector, logits, weight))
+        if config.diversity:
+            terms["diversity"] = -config.diversity * covered.mean()
+        if config.l1_maps:
+            terms["l1_maps"] = config.l1_maps * mass.sum() / maps.numel()
     if config.l1_vector:
         terms["l1_vector"] = config.l1_vector * vector.abs().mean()
     return terms
+
+
+def _in_memory(maps: Float[Tensor, "batch features g g"]) -> Float[Tensor, "batch patches features"]:
+    """Maps in the order in which the adapter wrote them, so that nothing is copied."""
+    return rearrange(maps, "b f y x -> b (y x) f")
+
+
+def _importance(
+    vector: Float[Tensor, "batch features"],
+    logits: Float[Tensor, "batch classes"],
+    weight: Float[Tensor, "classes features"],
+) -> Float[Tensor, "batch features"]:
+    """How much each feature says about the predicted class, w * a."""
+    chosen = weight[logits.argmax(1)].abs()
+    chosen = chosen / chosen.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return chosen * (vector / vector.amax(1, keepdim=True).clamp_min(1e-12))
+
+
+class _ReadOnce(torch.autograd.Function):
+    """What two losses need of the maps, with as few passes over them as there can be: memory is their limit.
+
+    Gives sum_p max_f s_f S_fp (S: softmax over patches) and sum_p sum_f M_fp for every picture. With the strongest
+    feature f*(p) of a patch and v_p its value, the gradient of the first is that of a softmax which few entries reach:
+    [f = f*(p)] g v_p - S_fp h_f with h_f = sum over the patches of f of g v_p. It cannot be differentiated twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, places: Float[Tensor, "batch patches features"], scale: Float[Tensor, "batch features"]
+    ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
+        weighted = places.softmax(1).mul_(scale[:, None])
+        best, which = weighted.max(2)
+        ctx.save_for_backward(weighted, scale, best, which)
+        return best.sum(1), places.sum((1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, covered: Float[Tensor, "batch"], mass: Float[Tensor, "batch"]
+    ) -> tuple[Float[Tensor, "batch patches features"], Float[Tensor, "batch features"]]:
+        weighted, scale, best, which = ctx.saved_tensors
+        reached = covered[:, None] * best
+        of_scale = torch.zeros_like(scale).scatter_add_(1, which, reached)
+        of_scale = torch.where(scale > 0, of_scale / scale, 0.0)
+        of_places = torch.addcmul(mass[:, None, None], weighted, of_scale[:, None], value=-1)
+        return of_places.scatter_add_(2, which[..., None], reached[..., None]), of_scale
 
 
 def total(terms: dict[str, Tensor]) -> Float[Tensor, ""]:

@@ -66,3 +66,36 @@ def test_terms_and_their_weights():
     assert terms["cross_entropy"].item() == pytest.approx(by_hand, rel=1e-5)
     assert total(terms).item() == pytest.approx(sum(v.item() for v in terms.values()), rel=1e-6)
     assert list(loss_terms(out, torch.tensor([0, 0]), torch.ones(2, 3), TrainingConfig())) == ["cross_entropy"]
+
+
+def written_out(maps, vector, logits, weight):
+    """The formula as it stands, with torch's own gradients."""
+    chosen = weight[logits.argmax(1)].abs()
+    chosen = chosen / chosen.norm(dim=1, keepdim=True)
+    importance = chosen * vector / vector.amax(1, keepdim=True)
+    return -(importance[..., None] * maps.flatten(2).softmax(2)).amax(1).sum(1).mean() + 3 * maps.abs().mean()
+
+
+def test_gradients_are_those_of_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(5, 7, 4, 4, generator=generator, dtype=torch.float64) - 0.3
+    before[0, 2] = -1  # a feature that is nowhere
+    logits = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    head = torch.randn(3, 7, generator=generator, dtype=torch.float64)
+    config = TrainingConfig(diversity=1.0, l1_maps=3.0)
+    found = []
+    for way in ("formula", "loss"):
+        dtype = torch.float64 if way == "formula" else torch.float32
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in (before.clone(), head.clone())]
+        maps = inputs[0].relu()
+        vector = maps.mean((2, 3))
+        if way == "formula":
+            value = written_out(maps, vector, logits, inputs[1])
+        else:
+            out = Output(maps, vector, logits)
+            terms = loss_terms(out, torch.tensor([0, 1, 2, 0, 1]), inputs[1], config)
+            value = total({name: term for name, term in terms.items() if name != "cross_entropy"})
+        value.backward()
+        found.append((value.detach(), *(tensor.grad for tensor in inputs)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.float(), other.float(), rtol=2e-5, atol=1e-7)
