@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help tutorial test faults lab clean
+.PHONY: help tutorial test faults gpu lab clean
 
 help:
 	@echo "make tutorial   install, render the toy birds, run the chapters, build a report"
 	@echo "make test       install and run all tests, the chapters on a small profile included"
 	@echo "make faults     kill the chapters at random moments, 50 times, and compare with an undisturbed run"
+	@echo "make gpu        tests and benchmarks of a GPU, results as one file and one table in gpu-results"
 	@echo "make lab        install and open the notebooks in JupyterLab"
 	@echo "make clean      remove the environment (runs/ and the cache stay)"
 
@@ -27,6 +28,9 @@ test: $(READY)
 
 faults: $(READY)
 	$(BIN)/python tests/faults/harness.py
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

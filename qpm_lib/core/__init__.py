@@ -24,7 +24,7 @@ from qpm_lib.core.config import (
     TrainingConfig,
     stage_key,
 )
-from qpm_lib.core.devices import choose_device, full_precision, mixed_precision
+from qpm_lib.core.devices import choose_device, full_precision, mixed_precision, move
 from qpm_lib.core.profiles import METHODS, PROFILES, load_profile
 from qpm_lib.core.progress import PROGRESS_FILE, progress, read_progress
 from qpm_lib.core.seeding import seed_everything
@@ -54,6 +54,7 @@ __all__ = [
     "load_profile",
     "make_cache_folder",
     "mixed_precision",
+    "move",
     "progress",
     "read_json",
     "read_object",

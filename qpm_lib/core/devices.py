@@ -33,6 +33,13 @@ def mixed_precision(device: torch.device, *, on_cpu: bool = False) -> AbstractCo
     return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
 
 
+def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device. A GPU takes it from page-locked memory while the CPU goes on, which then does not wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def full_precision(device: torch.device) -> AbstractContextManager:
     """float32 inside, also within `mixed_precision`: for sums that have to add up."""
     known = torch.amp.is_autocast_available(device.type)

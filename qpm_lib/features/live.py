@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from qpm_lib.backbones import FrozenBackbone, Preprocessing
+from qpm_lib.core import move
 from qpm_lib.data import ImageDataset
 from qpm_lib.features.base import FeatureBatch
 from qpm_lib.features.store import FeatureStore
@@ -105,7 +106,7 @@ class LiveFeatures(FeatureStore):
         for images, chunk in zip(loader, order.split(batch_size), strict=True):
             tokens = self.backbone.tokens(images)
             yield FeatureBatch(
-                tokens.patches.to(self.device), tokens.cls.to(self.device), self.labels[chunk].to(self.device)
+                tokens.patches.to(self.device), tokens.cls.to(self.device), move(self.labels[chunk], self.device)
             )
 
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:

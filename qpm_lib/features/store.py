@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qpm_lib.backbones import FrozenBackbone
-from qpm_lib.core import cache_folder, content_hash, read_json
+from qpm_lib.core import cache_folder, content_hash, move, read_json
 from qpm_lib.data import ImageDataset
 from qpm_lib.features.base import FeatureBatch
 from qpm_lib.features.reading import ShardReader
@@ -142,12 +142,12 @@ class FeatureStore:
     def fetch(self, rows: Int[Tensor, "batch"]) -> FeatureBatch:
         """Read some rows, in the order given, as fp32 on the store's device."""
         if self._resident is not None:
-            where = rows.to(self.device)
+            where = move(rows, self.device)
             patches, cls = self._resident[0][where], self._resident[1][where]
         else:
             patches, cls = self._reader.gather("patches", rows), self._reader.gather("cls", rows)
         return FeatureBatch(
-            patches.to(self.device).float(), cls.to(self.device).float(), self.labels[rows].to(self.device)
+            move(patches, self.device).float(), move(cls, self.device).float(), move(self.labels[rows], self.device)
         )
 
     def batches(

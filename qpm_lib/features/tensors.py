@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qpm_lib.core import move
 from qpm_lib.features.base import FeatureBatch
 from qpm_lib.features.store import FeatureStore
 
@@ -42,7 +43,8 @@ class TensorStore(FeatureStore):
 
     def fetch(self, rows: Int[Tensor, "batch"]) -> FeatureBatch:
         """Some rows, in the order given, on the store's device."""
-        return FeatureBatch(*(part[rows].to(self.device) for part in (self._patches, self._cls, self.labels)))
+        chosen = (part[move(rows, part.device)] for part in (self._patches, self._cls, self.labels))
+        return FeatureBatch(*(move(part, self.device) for part in chosen))
 
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
         """CLS tokens as a NumPy array."""

@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 import qpm_lib
 from qpm_lib.core.config import TrainingConfig
+from qpm_lib.model import training
 from qpm_lib.model.outputs import accuracy, feature_vectors
 from qpm_lib.model.stages import train_dense, train_linear_probe
 from qpm_lib.model.training import fit
@@ -167,3 +168,24 @@ def test_training_on_cuda_agrees_with_the_cpu(planted, planted_config, tmp_path)
     here, there = (train_dense(s, config)[1][0].terms["cross_entropy"] for s in (store, cuda.to("cuda")))
     assert there == pytest.approx(here, rel=0.05)
     assert accuracy(train_dense(cuda, planted_config)[0], cuda) > 0.9
+
+
+@pytest.mark.gpu
+def test_on_cuda_nothing_waits_within_an_epoch_memory_stays_and_runs_are_equal(planted_config, tmp_path, monkeypatch):
+    """From the end of the first batch to the end of the epoch, waiting for the GPU is an error."""
+    store, _ = make_store(tmp_path)
+    store.to("cuda")
+    count, finish, waiting = training._State.count, training._State.finish, torch.cuda.set_sync_debug_mode
+    monkeypatch.setattr(training._State, "count", lambda *rest: (count(*rest), waiting("error")))
+    monkeypatch.setattr(training._State, "finish", lambda *rest: (waiting("default"), finish(*rest))[1])
+    config = replace(planted_config, dense=replace(planted_config.dense, epochs=4))
+    used, models = [], []
+    try:
+        for _ in range(2):
+            model, _ = train_dense(store, config, on_epoch=lambda _: used.append(torch.cuda.memory_allocated()))
+            models.append(model.state_dict())
+    finally:
+        waiting("default")
+    assert used[3] <= used[1]
+    for name, tensor in models[0].items():
+        assert torch.equal(tensor, models[1][name]), name
