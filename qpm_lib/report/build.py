@@ -21,6 +21,7 @@ from qpm_lib.report.mistakes import mistakes_page
 from qpm_lib.report.notebooks import notebook_html
 from qpm_lib.report.pages import Page, class_file, feature_file, render, whole_page
 from qpm_lib.report.side_by_side import side_by_side_page
+from qpm_lib.report.timing import timing_page
 from qpm_lib.report.view import ModelView
 from qpm_lib.runs import Chapter, RunFolder, Snapshot, chain, current_chapters, is_whole
 
@@ -28,8 +29,8 @@ _ASSETS = ("style.css", "explorer.css", "explorer.js")
 
 
 def build_report(run: RunFolder, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
-    """Write `report/`: an index, the explorer, pages of classes, features and mistakes, one per executed chapter;
-    return the index.
+    """Write `report/`: an index, the explorer, pages of classes, features and mistakes, one per executed chapter,
+    and one of their times; return the index.
 
     The folder is replaced as a whole. Results that do not belong to the settings of now are left out.
 
@@ -75,6 +76,9 @@ def _write(run: RunFolder, folder: Path, current: Collection[str]) -> None:
         body = _chapter_body(run, chapter, current, explorer=view is not None)
         pages[f"{chapter.name}.html"] = Page(chapter_title(chapter.name), body)
         links.append((f"{chapter.name}.html", chapter_title(chapter.name)))
+    if timing := timing_page(run, [chapter.name for chapter in chain(run.config) if chapter.name in current]):
+        pages["timing.html"] = timing
+        links.append(("timing.html", timing.title))
     pages["index.html"] = index_page(run, view, current, figures)
     for file, page in pages.items():
         (folder / file).write_text(whole_page(page, links), encoding="utf-8")
