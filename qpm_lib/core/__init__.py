@@ -2,6 +2,7 @@
 
 from qpm_lib.core.artifacts import (
     cache_folder,
+    clear_unfinished,
     content_hash,
     file_hash,
     make_cache_folder,
@@ -45,6 +46,7 @@ __all__ = [
     "VERSION",
     "cache_folder",
     "choose_device",
+    "clear_unfinished",
     "config_from_dict",
     "content_hash",
     "dotted",

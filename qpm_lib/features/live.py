@@ -3,6 +3,7 @@ training.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -42,16 +43,11 @@ def varied(image: Image.Image, augment: Augment, seed: int) -> Image.Image:
 class _Pictures(Dataset):
     """Pictures by row and seed; a negative seed means as they are."""
 
-    def __init__(
-        self, dataset: ImageDataset, preprocessing: Preprocessing, augment: Augment, jobs: list[tuple[int, int]]
-    ) -> None:
-        self.dataset, self.preprocessing, self.augment, self.jobs = dataset, preprocessing, augment, jobs
+    def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing, augment: Augment) -> None:
+        self.dataset, self.preprocessing, self.augment = dataset, preprocessing, augment
 
-    def __len__(self) -> int:
-        return len(self.jobs)
-
-    def __getitem__(self, position: int) -> Tensor:
-        row, seed = self.jobs[position]
+    def __getitem__(self, job: tuple[int, int]) -> Tensor:
+        row, seed = job
         image = self.dataset.image(row)
         return self.preprocessing([image if seed < 0 else varied(image, self.augment, seed)])[0]
 
@@ -70,6 +66,7 @@ class LiveFeatures(FeatureStore):
         self.class_names, self.backbone_fingerprint = dataset.class_names, backbone.fingerprint
         self.width, self.grid, self.n_patches = backbone.width, backbone.grid, backbone.grid**2
         self.device = torch.device("cpu")
+        self._idle: DataLoader | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,16 +95,23 @@ class LiveFeatures(FeatureStore):
             seeds = torch.randint(2**31, (len(rows),), generator=generator)
         order, seeds = order[skip * batch_size :], seeds[skip * batch_size :]
         jobs = list(zip(order.tolist(), seeds.tolist(), strict=True))
-        loader = DataLoader(
-            _Pictures(self.dataset, self.backbone.preprocessing, self.augment, jobs),
-            batch_size=batch_size,
-            num_workers=self.workers,
-        )
-        for images, chunk in zip(loader, order.split(batch_size), strict=True):
-            tokens = self.backbone.tokens(images)
-            yield FeatureBatch(
-                tokens.patches.to(self.device), tokens.cls.to(self.device), move(self.labels[chunk], self.device)
-            )
+        with self._loaded([jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]) as loader:
+            for images, chunk in zip(loader, order.split(batch_size), strict=True):
+                tokens = self.backbone.tokens(images)
+                yield FeatureBatch(
+                    tokens.patches.to(self.device), tokens.cls.to(self.device), move(self.labels[chunk], self.device)
+                )
+
+    @contextmanager
+    def _loaded(self, jobs: list[list[tuple[int, int]]]) -> Iterator[DataLoader]:
+        """A loader of these batches: the one of the epoch before with its processes, if it came to its end."""
+        loader, self._idle = self._idle, None
+        if loader is None:
+            pictures, kept = _Pictures(self.dataset, self.backbone.preprocessing, self.augment), self.workers > 0
+            loader = DataLoader(pictures, batch_sampler=[], num_workers=self.workers, persistent_workers=kept)
+        loader.batch_sampler[:] = jobs
+        yield loader
+        self._idle = loader
 
     def cls_tokens(self, rows: Int[Tensor, "rows"]) -> Float[np.ndarray, "rows dim"]:
         """CLS tokens as a NumPy array."""

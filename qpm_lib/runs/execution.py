@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from qpm_lib.core import clear_unfinished
 from qpm_lib.runs.chapters import LESSON, Chapter, chain, check_parameters, notebooks_folder
 from qpm_lib.runs.files import listing, written
 from qpm_lib.runs.folder import RunFolder
@@ -139,6 +140,7 @@ def run_chapters(
     reports: list[ChapterReport] = []
     try:
         with FileLock(run.path / ".lock", timeout=0):
+            clear_unfinished(run.path)
             if only:
                 _check_needs(run, chapters, only, keys)
                 chapters = [chapters[names.index(only)]]
@@ -189,9 +191,7 @@ def _prepare(run: RunFolder, notebooks: Path, parameters: Mapping[str, Mapping[s
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"run folder {run.path} cannot be made ({error.strerror}): choose another with --out"
-        ) from error
+        raise run.unwritable(error) from error
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from qpm_lib.core.artifacts import content_hash, file_hash, read_json, write_atomically, write_json
+from qpm_lib.core.artifacts import clear_unfinished, content_hash, file_hash, read_json, write_atomically, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -18,6 +18,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_atomically(path, fail)
     assert read_json(path) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_write_left_is_found_and_nothing_else(tmp_path):
+    seen = []
+    write_atomically(tmp_path / "deep" / "a.png", lambda temporary: seen.append(temporary.name))
+    for name in (seen[0], "a.part", ".hidden", "b.png"):
+        (tmp_path / "deep" / name).write_bytes(b"x")
+    clear_unfinished(tmp_path)
+    assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == [".hidden", "a.part", "a.png", "b.png"]
 
 
 def test_json_has_no_nan(tmp_path):

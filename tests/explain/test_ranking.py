@@ -142,26 +142,36 @@ def test_dense_maps_are_means_of_the_map(learned, noise):
 def test_the_same_seed_gives_the_same_explainer_and_a_stopped_training_goes_on(make_target, toy, tmp_path, caplog):
     target = make_target("toy", "qpm")
 
+    watched = {}
+
     def train(folder, **options):
-        return train_ranking(target, toy, range(len(toy)), tmp_path / folder, FEW, **options).decoder.state_dict()
+        method = train_ranking(target, toy, range(len(toy)), tmp_path / folder, FEW, **options)
+        watched[folder] = [tuple(pair) for pair in method.watched]
+        return method.decoder.state_dict()
+
+    def watch(step, _):
+        return step / 7 if step % 7 == 0 else None
 
     def stop(step, _):
         if step == 54:
             raise KeyboardInterrupt
+        return watch(step, _)
 
-    whole = train("whole")
+    whole = train("whole", on_step=watch)
     assert not any(weight.grad is not None for weight in target.model.parameters())
     with pytest.raises(KeyboardInterrupt):
         train("stopped", on_step=stop)
     assert (tmp_path / "stopped" / "training.safetensors").exists()
     assert not (tmp_path / "stopped" / "model.json").exists()
     steps = []
-    resumed = train("stopped", on_step=lambda step, _: steps.append(step))
+    resumed = train("stopped", on_step=lambda step, _: steps.append(step) or watch(step, _))
     assert steps == list(range(50, 60))
+    assert watched["stopped"] == watched["whole"] == [(step, step / 7) for step in range(0, 60, 7)]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not (tmp_path / "stopped" / "training.safetensors").exists()
     again = train("whole", on_step=lambda *_: pytest.fail("finished explainers are not trained again"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert watched["stopped"] == watched["whole"]
     (tmp_path / "whole" / "model.safetensors").write_bytes(b"damaged")
     assert all(torch.equal(whole[name], value) for name, value in train("whole").items())
     other = train("other", seed=1)

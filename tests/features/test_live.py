@@ -38,6 +38,27 @@ def test_shuffled_batches_vary_and_follow_the_seed(toy, backbone):
     assert not torch.allclose(first.patches, other.patches, atol=1e-2)
 
 
+def test_processes_are_kept_over_epochs_unless_one_was_left(toy, backbone):
+    def processes(store):
+        return [worker.pid for worker in store._idle._iterator._workers]
+
+    store, rows = LiveFeatures(toy, backbone, augment="flip", workers=1), torch.arange(6)
+    alone = LiveFeatures(toy, backbone, augment="flip")
+    first = [b.labels.tolist() for b in store.batches(rows, 4, generator=torch.Generator().manual_seed(0))]
+    before = processes(store)
+    batch = next(iter(store.batches(rows, 4)))  # left in the middle
+    torch.testing.assert_close(batch.patches, next(iter(alone.batches(rows, 4))).patches)
+    generators = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    for one, other in zip(
+        *(s.batches(rows, 2, generator=g) for s, g in zip((store, alone), generators, strict=True)), strict=True
+    ):
+        torch.testing.assert_close(one.patches, other.patches)
+    assert len(first) == 2
+    again = processes(store)
+    list(store.batches(rows, 3))
+    assert processes(store) == again != before
+
+
 def test_pictures_are_mirrored_or_cut():
     image = Image.fromarray((np.arange(60 * 40 * 3).reshape(40, 60, 3) % 251).astype(np.uint8))
     assert varied(image, "none", 3) is image

@@ -116,7 +116,9 @@ def test_a_run_that_was_killed_starts_its_chapter_again(small_course, tmp_path):
     run = new_run(tmp_path)
     run_chapters(run)
     run.update_result(chain[1].name, status="running")
+    (run.path / ".02_picture.png.1a_b2c3d.part").write_bytes(b"half")  # what it was writing
     assert statuses(run_chapters(run)) == ["skipped", "done", "skipped"]
+    assert not list(run.path.rglob("*.part"))
 
 
 def test_two_runs_in_one_folder(small_course, tmp_path):

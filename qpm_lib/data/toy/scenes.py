@@ -1,13 +1,16 @@
 """The toy birds as a data set on disk, in the layout of CUB-200-2011, and the scenes behind its pictures."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from qpm_lib.core import progress, read_json, write_json
 from qpm_lib.data.dataset import ImageDataset
@@ -17,7 +20,7 @@ from qpm_lib.data.toy.species import make_species, species_name
 from qpm_lib.data.toy.watermark import watermark
 
 ATTRIBUTES = tuple(f"{factor}::{variant}" for factor, variants in FACTORS.items() for variant in variants)
-_RECIPE = "toybirds.json"
+_RECIPE, _MANY = "toybirds.json", 500  # pictures from which on processes share the drawing
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,51 @@ def present(bird: Bird) -> list[bool]:
     return has
 
 
-def _part_rows(image_id: int, parts: np.ndarray) -> list[str]:
+class _Job(NamedTuple):
+    """A picture to be drawn: its file, the bird, and the seed of the scene."""
+
+    name: str
+    bird: Bird
+    scene: int
+    marked: bool
+
+
+class _Found(NamedTuple):
+    """What is written down of a picture: its box, a row for every part, and which parts are to be seen."""
+
+    box: str
+    parts: list[str]
+    visible: set[int]
+
+
+class _Drawn(Dataset):
+    """Draws and saves pictures and their masks; what a scene looks like depends on its job alone, so that processes can
+    share the work.
+    """
+
+    def __init__(self, root: Path, jobs: list[_Job]) -> None:
+        self.root, self.jobs = root, jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, position: int) -> _Found:
+        job = self.jobs[position]
+        image, parts = render(job.bird, job.scene)
+        image = watermark(image, job.scene)[0] if job.marked else image
+        Image.fromarray(image).save(self.root / "images" / job.name, compress_level=1)
+        Image.fromarray(((parts > 0) * 255).astype(np.uint8)).save(self.root / "segmentations" / job.name)
+        y, x = np.nonzero(parts)
+        box = f"{x.min()}.0 {y.min()}.0 {np.ptp(x) + 1}.0 {np.ptp(y) + 1}.0"
+        return _Found(box, _part_rows(parts), set(np.unique(parts).tolist()))
+
+
+def _part_rows(parts: np.ndarray) -> list[str]:
     rows = []
     for k in range(1, len(PARTS)):
         y, x = np.nonzero(parts == k)
         seen = len(x) > 0
-        rows.append(f"{image_id} {k} {x.mean() if seen else 0:.1f} {y.mean() if seen else 0:.1f} {int(seen)}")
+        rows.append(f"{k} {x.mean() if seen else 0:.1f} {y.mean() if seen else 0:.1f} {int(seen)}")
     return rows
 
 
@@ -104,28 +146,26 @@ def _fill(root: Path, species: list[Bird], counts: tuple[int, int], seed: int, m
             "attributes/image_attribute_labels",
         )
     }
-    seeds, visible_in = {}, {}
+    seeds = {}
     for name in ("images", "segmentations"):
         for folder in classes:
             (root / name / folder).mkdir(parents=True)
-    jobs = [(c, k) for c in range(len(species)) for k in range(train + test)]
-    for image_id, (c, k) in enumerate(progress(jobs, "rendering toy birds"), 1):
-        name, scene = f"{classes[c]}/{classes[c][4:]}_{k + 1:04d}.png", seed * 10_000_000 + image_id
-        image, parts = render(species[c], scene)
-        image = watermark(image, scene)[0] if c == marked else image
-        Image.fromarray(image).save(root / "images" / name, compress_level=1)
-        Image.fromarray(((parts > 0) * 255).astype(np.uint8)).save(root / "segmentations" / name)
-        seeds[f"images/{name}"] = scene
-        y, x = np.nonzero(parts)
-        lines["images"].append(f"{image_id} {name}")
-        lines["image_class_labels"].append(f"{image_id} {c + 1}")
-        lines["train_test_split"].append(f"{image_id} {int(k < train)}")
-        lines["bounding_boxes"].append(f"{image_id} {x.min()}.0 {y.min()}.0 {np.ptp(x) + 1}.0 {np.ptp(y) + 1}.0")
-        lines["parts/part_locs"] += _part_rows(image_id, parts)
-        visible_in[image_id] = set(np.unique(parts).tolist())
-        for a, (attribute, has) in enumerate(zip(ATTRIBUTES, present(species[c]), strict=True), 1):
+    jobs = []
+    for c, k in ((c, k) for c in range(len(species)) for k in range(train + test)):
+        name = f"{classes[c]}/{classes[c][4:]}_{k + 1:04d}.png"
+        jobs.append(_Job(name, species[c], seed * 10_000_000 + len(jobs) + 1, marked=c == marked))
+        seeds[f"images/{name}"] = jobs[-1].scene
+        lines["images"].append(f"{len(jobs)} {name}")
+        lines["image_class_labels"].append(f"{len(jobs)} {c + 1}")
+        lines["train_test_split"].append(f"{len(jobs)} {int(k < train)}")
+    workers = min(2, os.cpu_count() or 1) if len(jobs) >= _MANY else 0
+    drawn = DataLoader(_Drawn(root, jobs), batch_size=None, num_workers=workers)
+    for image_id, (job, found) in enumerate(zip(jobs, progress(drawn, "rendering toy birds"), strict=True), 1):
+        lines["bounding_boxes"].append(f"{image_id} {found.box}")
+        lines["parts/part_locs"] += [f"{image_id} {row}" for row in found.parts]
+        for a, (attribute, has) in enumerate(zip(ATTRIBUTES, present(job.bird), strict=True), 1):
             part = PARTS.index(FACTOR_PART[attribute.split("::")[0]])
-            shown = has and (part in visible_in[image_id] or attribute == "crown::none")
+            shown = has and (part in found.visible or attribute == "crown::none")
             lines["attributes/image_attribute_labels"].append(f"{image_id} {a} {int(shown)} 4 0.0")
     lines["classes"] = [f"{c + 1} {name}" for c, name in enumerate(classes)]
     lines["parts/parts"] = [f"{k} {PARTS[k]}" for k in range(1, len(PARTS))]

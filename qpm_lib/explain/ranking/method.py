@@ -33,7 +33,8 @@ class LearnedRanking(Method):
 
     Attributes
     ----------
-    history : step, deletion and insertion (soft) of each step of its training.
+    history : step, deletion and insertion (soft) of each step of its training. watched : steps and numbers that
+        somebody who looked on kept (`on_step` of `train_ranking`).
 
     Raises
     ------
@@ -57,7 +58,7 @@ class LearnedRanking(Method):
             )
         if target.n_classes < 2:
             raise ValueError("ranking is trained on probabilities, and a concept alone has none: choose cdam")
-        self.seen, self.history = seen, []
+        self.seen, self.history, self.watched = seen, [], []
         if isinstance(explainer, Decoder):
             self.decoder = explainer
         else:
@@ -142,7 +143,7 @@ class LearnedRanking(Method):
     def save(self, folder: Path, **card: Any) -> None:
         """Write the decoder, and what it belongs to: `model.safetensors`, then `model.json`."""
         seen = None if self.seen is None else list(self.seen)
-        found = {"target": target_key(self.target), "seen": seen, "history": self.history}
+        found = {"target": target_key(self.target), "seen": seen, "history": self.history, "watched": self.watched}
         found["channels"] = self.decoder.whole.out_features
         save_module(self.decoder, folder, {**card, **found})
 
@@ -160,7 +161,7 @@ class LearnedRanking(Method):
             raise ValueError(f"{card_path} is damaged: train the explainer again")
         decoder = new_decoder(self.target, channels)
         load_module(decoder, folder)
-        self.seen, self.history = seen, card.get("history", [])
+        self.seen, self.history, self.watched = seen, card.get("history", []), card.get("watched", [])
         return decoder
 
 

@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +54,7 @@ def train_ranking(
     *,
     seed: int = 0,
     start: Decoder | None = None,
-    on_step: Callable[[int, LearnedRanking], None] | None = None,
+    on_step: Callable[[int, LearnedRanking], float | None] | None = None,
 ) -> LearnedRanking:
     """Train an explainer for a target on pictures (no labels are read), and keep it in a folder.
 
@@ -73,7 +73,8 @@ def train_ranking(
     ----------
     target : one; or several with the same backbone and number of classes, which are taken in turn, step by step, and
         without a class of their own: their explainer is one to begin from. rows : of the data set, to be trained on.
-    start : a decoder to begin with; it is not changed. on_step : called after each step.
+    start : a decoder to begin with; it is not changed. on_step : called after each step; numbers that it returns are
+        kept as `watched`, also where the training is stopped and goes on.
 
     Raises
     ------
@@ -93,9 +94,7 @@ def train_ranking(
             return LearnedRanking(targets[0], explainer=folder)
         except ValueError as error:  # damaged
             log.warning("%s: the explainer is trained anew", error)
-    for step in run.steps():
-        if on_step:
-            on_step(step, run.methods[0])
+    run.train(on_step)
     return run.finish()
 
 
@@ -124,18 +123,19 @@ class _Training:
         self.trained = [weight for weight in decoder.parameters() if weight.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, lr=config.lr, weight_decay=config.weight_decay)
         self.history: list[Step] = []
+        self.watched: list[tuple[int, float]] = []
         self.explained: set[int] = set()
 
-    def steps(self) -> Iterator[int]:
-        """Train, from where an earlier call stopped; the number of each step that is done."""
+    def train(self, on_step: Callable[[int, LearnedRanking], float | None] | None) -> None:
+        """Train, from where an earlier call stopped."""
         first = self._resume()
         numbers = range(first, self.config.steps)
-        bar = progress(numbers, "training the explainer", total=self.config.steps, initial=first)
-        for step in bar:
+        for step in progress(numbers, "training the explainer", total=self.config.steps, initial=first):
             self._step(step)
+            if on_step and (value := on_step(step, self.methods[0])) is not None:
+                self.watched.append((step, float(value)))
             if (step + 1) % _KEEP_EVERY == 0 or self.checkpoint.due:
                 self._keep(step + 1)
-            yield step
 
     def _step(self, step: int) -> None:
         config, method = self.config, self.methods[step % len(self.methods)]
@@ -194,7 +194,7 @@ class _Training:
         return found, roughness(dense)
 
     def _keep(self, step: int) -> None:
-        done = {"step": step, "history": self.history, "explained": sorted(self.explained)}
+        done = {"step": step, "history": self.history, "watched": self.watched, "explained": sorted(self.explained)}
         self.checkpoint.keep(self.decoder, self.optimiser, done)
 
     def _resume(self) -> int:
@@ -203,13 +203,15 @@ class _Training:
             return 0
         done, _ = found
         self.history = [(int(step), float(deletion), float(insertion)) for step, deletion, insertion in done["history"]]
+        self.watched = [(int(step), float(value)) for step, value in done["watched"]]
         self.explained = set(done["explained"])
         return int(done["step"])
 
     def finish(self) -> LearnedRanking:
         """Write the explainer; what was kept for going on is not needed any more."""
         method = self.methods[0]
-        method.seen, method.history, self.decoder = sorted(self.explained), self.history, self.decoder.eval()
+        method.seen, method.history, method.watched = sorted(self.explained), self.history, self.watched
+        self.decoder.eval()
         method.save(self.folder, training=self.key, steps=self.config.steps)
         self.path.unlink(missing_ok=True)
         return method
