@@ -3,8 +3,8 @@
     python benchmarks/storage.py RUN [--seeds 0]
 
 RUN is a run whose features are extracted. `int8` keeps a scale for each token, `float8` is the format of three bits of
-mantissa, `PCA` projects tokens to a third of their dimensions (256 of 768), fitted on training pictures. The rest is the
-chain with the settings of the run: dense model, programme, fine-tuning, evaluation.
+mantissa, `PCA` projects tokens to a third of their dimensions (256 of 768), fitted on training pictures. The rest is
+the chain with the settings of the run: dense model, programme, fine-tuning, evaluation.
 """
 
 import argparse

@@ -21,7 +21,7 @@ from qpm_lib.backbones.registry import BACKBONES
 from qpm_lib.backbones.torchvision import import_torchvision
 from qpm_lib.backbones.toy_vit import TOY_WEIGHTS, build_toy_vit
 from qpm_lib.backbones.weights import in_timm_layout, load_checked, read_state, set_size, state_hash
-from qpm_lib.core import choose_device, mixed_precision
+from qpm_lib.core import choose_device, mixed_precision, move
 
 
 class Tokens(NamedTuple):
@@ -137,7 +137,7 @@ class FrozenBackbone(nn.Module):
                 f"pictures of {tuple(images.shape[-2:])} pixels do not fit backbone {self.name} (={self.image_size}): "
                 "use backbone.preprocess"
             )
-        return self.split(self.network.forward_features(images.to(next(self.network.parameters()).device)))
+        return self.split(self.network.forward_features(move(images, next(self.network.parameters()).device)))
 
     def split(self, out: Float[Tensor, "..."]) -> Tokens:
         """Patch tokens and CLS token of what comes out at the end: (B, T, D) of a transformer, (B, D, h, w) of a

@@ -108,14 +108,16 @@ def write_shards(
         rows = shard_rows(k, manifest)
         batches += [list(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
         ends.append(len(batches))
-    loader = DataLoader(_Pictures(dataset, backbone.preprocessing), batch_sampler=batches, num_workers=workers)
+    pinned = next(backbone.network.parameters()).is_cuda
+    pictures = _Pictures(dataset, backbone.preprocessing)
+    loader = DataLoader(pictures, batch_sampler=batches, num_workers=workers, pin_memory=pinned)
     patches, tokens, shard = [], [], iter(shards)
     for done, images in enumerate(progress(loader, "extracting features", total=len(batches)), 1):
         out = backbone.tokens(images)
-        patches.append(out.patches.half().cpu())
-        tokens.append(out.cls.half().cpu())
+        patches.append(out.patches.half())  # on its device to the end of the shard, so that nothing waits in between
+        tokens.append(out.cls.half())
         if done in ends:
-            content = {"patches": torch.cat(patches), "cls": torch.cat(tokens)}
+            content = {"patches": torch.cat(patches).cpu(), "cls": torch.cat(tokens).cpu()}
             save_shard(content, folder / shard_name(next(shard)))
             patches, tokens = [], []
 

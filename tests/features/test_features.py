@@ -1,7 +1,10 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from other_device import META, OtherDevice
 
 from qpm_lib.backbones.frozen import load_backbone
 from qpm_lib.backbones.toy_vit import build_toy_vit, save_weights
@@ -139,3 +142,13 @@ def test_extraction_on_cuda_agrees_with_the_cpu(toy, toy_store, tmp_path):
     rows = torch.arange(len(toy))
     ours, theirs = store.fetch(rows).patches.cpu(), toy_store.fetch(rows).patches
     assert (ours - theirs).abs().mean() < 0.03 * theirs.std()
+
+
+def test_extraction_waits_for_another_device_once_a_shard(toy, backbone, tmp_path):
+    there, waits = copy.deepcopy(backbone).to(META), []
+    for batch_size in (4, 16):
+        with OtherDevice() as device:
+            store = FeatureStore.extract(toy, there, tmp_path / str(batch_size), batch_size=batch_size, shard_size=16)
+        waits.append(device.waits)
+        assert torch.equal(store.fetch(torch.arange(3)).patches, torch.ones(3, store.n_patches, store.width))
+    assert waits[0] == waits[1]
