@@ -32,7 +32,7 @@ def test_the_makefile_installs_that_project():
     makefile = (ROOT / "Makefile").read_text()
     assert '-e ".[test]"' in makefile
     assert "make test" in (ROOT / ".ci" / "run").read_text()
-    for target in ("tutorial", "test", "lab"):
+    for target in ("tutorial", "test", "lab", "faults", "gpu"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
         assert f"make {target}" in (ROOT / "README.md").read_text()
 
