@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import signal
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -103,14 +104,22 @@ def _uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back; what came meanwhile is raised at the end. Threads and processes that start here never see one:
     an interrupt is for the command, which ends them.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    # Threads that were there before take signals as well, so that a mask alone does not spare this one.
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    masked = hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _connect(distributed: Any, address: str) -> "Client":
