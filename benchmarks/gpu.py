@@ -8,6 +8,7 @@ tables) into the folder. `make gpu` runs this. Exits with 1 where a command fail
 
 import argparse
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -52,10 +53,10 @@ def machine() -> dict[str, Any]:
 def run(name: str) -> dict[str, Any]:
     """One command: its status, its time, and the last of what it printed."""
     began = time.perf_counter()
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, *COMMANDS[name]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    lines = [line for line in done.stdout.splitlines() if line.strip() and "\r" not in line]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    done = subprocess.run([sys.executable, *COMMANDS[name]], check=False, env=environment, **options)  # noqa: S603
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
     return {"command": name, "status": done.returncode, "seconds": time.perf_counter() - began, "output": lines[-200:]}
 
 

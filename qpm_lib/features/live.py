@@ -95,6 +95,8 @@ class LiveFeatures(FeatureStore):
             seeds = torch.randint(2**31, (len(rows),), generator=generator)
         order, seeds = order[skip * batch_size :], seeds[skip * batch_size :]
         jobs = list(zip(order.tolist(), seeds.tolist(), strict=True))
+        if not jobs:
+            return
         with self._loaded([jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]) as loader:
             for images, chunk in zip(loader, order.split(batch_size), strict=True):
                 tokens = self.backbone.tokens(images)
@@ -108,7 +110,9 @@ class LiveFeatures(FeatureStore):
         loader, self._idle = self._idle, None
         if loader is None:
             pictures, kept = _Pictures(self.dataset, self.backbone.preprocessing, self.augment), self.workers > 0
-            loader = DataLoader(pictures, batch_sampler=[], num_workers=self.workers, persistent_workers=kept)
+            # A generator of its own: how many processes there are must not move that of the training.
+            options = {"num_workers": self.workers, "persistent_workers": kept, "generator": torch.Generator()}
+            loader = DataLoader(pictures, batch_sampler=[], **options)
         loader.batch_sampler[:] = jobs
         yield loader
         self._idle = loader

@@ -90,7 +90,8 @@ class _ReadOnce(torch.autograd.Function):
     ) -> tuple[Float[Tensor, "batch patches features"], Float[Tensor, "batch features"]]:
         weighted, scale, best, which = ctx.saved_tensors
         reached = covered[:, None] * best
-        of_scale = torch.zeros_like(scale).scatter_add_(1, which, reached)
+        # Every patch has a place of its own here: sums at shared places would differ from run to run on a GPU.
+        of_scale = torch.zeros_like(weighted).scatter_(2, which[..., None], reached[..., None]).sum(1)
         of_scale = torch.where(scale > 0, of_scale / scale, 0.0)
         of_places = torch.addcmul(mass[:, None, None], weighted, of_scale[:, None], value=-1)
         return of_places.scatter_add_(2, which[..., None], reached[..., None]), of_scale

@@ -158,7 +158,7 @@ def run_chapters(
                 if on_chapter:
                     on_chapter(reports[-1])
     except PermissionError as error:
-        raise run.unwritable(error) from error
+        raise (run.unwritable(error) if run.path in Path(error.filename or ".").parents else error) from error
     except Timeout:
         raise RuntimeError(
             f"{run.path} is in use by another run: wait for it, or choose another folder with --out"

@@ -133,6 +133,8 @@ def _connect(distributed: Any, address: str) -> "Client":
 
 
 def _checked(client: "Client", folders: Sequence[Path], device: str) -> Workers:
+    from distributed.comm import CommClosedError
+
     token = f".seen-{uuid.uuid4().hex}"
     try:
         for folder in folders:
@@ -144,7 +146,7 @@ def _checked(client: "Client", folders: Sequence[Path], device: str) -> Workers:
         raise RuntimeError(f"no worker came within {_PATIENCE} s: start some with dask worker ADDRESS") from error
     except ImportError as error:
         raise RuntimeError(f"a worker cannot import this package ({error}): install the same version there") from error
-    except OSError as error:
+    except CommClosedError as error:
         raise RuntimeError("a worker was lost before it began: run the same command again") from error
     finally:
         for folder in folders:

@@ -11,6 +11,7 @@ times is compared without them. Rounds go on until there were enough kills. `mak
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -68,7 +69,8 @@ def differences(one, other):
 def finished(run):
     """Names of the chapters that a run has finished."""
     place = run / "result.json"
-    return list(json.loads(place.read_text())) if place.exists() else []
+    results = json.loads(place.read_text()) if place.exists() else {}
+    return [name for name, entry in results.items() if entry.get("status") == "done"]
 
 
 def family(process):
@@ -80,6 +82,12 @@ def family(process):
         return []
 
 
+def is_kernel(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "ipykernel" in " ".join(process.cmdline())
+    return False
+
+
 class Faults:
     """Commands that are disturbed, and how often each kind of process was killed, and where."""
 
@@ -87,11 +95,22 @@ class Faults:
         self.folder, self.options = folder, options
         self.random, self.end = random.Random(options.seed), min(options.to, "06")
         self.kills, self.places, self.bad, self.compared = Counter(), Counter(), [], 0
+        self.started = []
 
     def start(self, cache, *command):
         environment = {**os.environ, "QPM_CACHE": str(cache), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
         log = open(self.folder / "log.txt", "a")  # noqa: SIM115  (its reader is the process)
-        return subprocess.Popen(list(command), env=environment, stdout=log, stderr=log, start_new_session=True)
+        self.started.append(
+            subprocess.Popen(list(command), env=environment, stdout=log, stderr=log, start_new_session=True)
+        )
+        return self.started[-1]
+
+    def end(self):
+        """Leave nothing behind, whatever happened."""
+        for process in self.started:
+            for one in family(process):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
     def run(self, run, cache, *more):
         command = ["run", "--profile", self.options.profile, "--no-lesson", "--out", str(run), *more]
@@ -191,7 +210,7 @@ class Faults:
             time.sleep(0.05)
         if victim and command.poll() is None:
             each = [family(worker) for worker in workers]
-            kernels = [p for ps in each for p in ps if "ipykernel" in " ".join(p.cmdline())]
+            kernels = [p for ps in each for p in ps if is_kernel(p)]
             processes = [p for ps in each for p in ps[1:] if p not in kernels]  # those that its nanny watches
             known = {"a scheduler": family(scheduler)[:1], "the command of a sweep": family(command)[:1]}
             known |= {"a worker": processes, "a kernel of a worker": kernels}
@@ -200,7 +219,8 @@ class Faults:
         status = command.wait()
         for process in (*workers, scheduler):
             for one_of_them in reversed(family(process)):
-                one_of_them.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one_of_them.kill()
             process.wait()
         return status
 
@@ -233,12 +253,15 @@ def main():
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="qpm-faults-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     faults, number = Faults(folder, options), 0
-    faults.undisturbed()
-    while faults.kills.total() < options.kills:
-        number += 1
-        faults.round_of_an_extraction(number)
-        faults.round_of_a_sweep(number)
-        faults.round_of_a_run(number)
+    try:
+        faults.undisturbed()
+        while faults.kills.total() < options.kills:
+            number += 1
+            faults.round_of_an_extraction(number)
+            faults.round_of_a_sweep(number)
+            faults.round_of_a_run(number)
+    finally:
+        faults.end()
     where = ", ".join(f"{count} in {place}" for place, count in sorted(faults.places.items()))
     say(f"{faults.kills.total()} kills ({where}), {faults.compared} files compared, {len(faults.bad)} different")
     if not options.folder:

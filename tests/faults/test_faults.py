@@ -44,7 +44,7 @@ print("finished")
 
 
 def contents(folder):
-    return {name: (folder / name).read_bytes() for name in listing(folder)}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def train(*arguments):
@@ -109,6 +109,7 @@ def test_folders_that_lose_their_permission_are_named_and_nothing_is_lost(tmp_pa
     run, cache = tmp_path / "run", tmp_path / "cache"
     shutil.copytree(os.environ["QPM_CACHE"], cache, ignore=shutil.ignore_patterns("chapters"))
     RunFolder.create(run, load_profile("smoke"))
+    (run / "selection.json").write_text("{}")
     before = contents(run)
     command = [sys.executable, "-c", "import sys; from qpm_lib.cli import main; sys.exit(main())"]
     command += ["run", "--profile", "smoke", "--to", "01", "--out", str(run)]
@@ -127,6 +128,7 @@ def test_folders_that_lose_their_permission_are_named_and_nothing_is_lost(tmp_pa
         assert f"{words} {folder} cannot be written (Permission denied)" in process.stderr
         assert len(process.stderr.strip().splitlines()) == 1
         assert contents(run) == before
+        assert len(before) == 2
 
 
 @pytest.fixture

@@ -91,3 +91,12 @@ def test_training_goes_through(toy, backbone):
     assert np.isfinite(history[0].accuracy)
     assert history[-1].terms["cross_entropy"] < history[0].terms["cross_entropy"]
     assert dense.class_weight.shape == (4, 8)
+
+
+def test_a_training_that_ended_with_its_epoch_goes_on(toy, backbone):
+    """Nothing is left of an epoch whose batches were all done; and how many processes there are moves no generator."""
+    store, rows = LiveFeatures(toy, backbone, augment="flip", workers=1), torch.arange(8)
+    before = torch.get_rng_state()
+    assert list(store.batches(rows, 4, generator=torch.Generator().manual_seed(0), skip=2)) == []
+    assert len(list(store.batches(rows, 4, generator=torch.Generator().manual_seed(0)))) == 2
+    assert torch.equal(torch.get_rng_state(), before)

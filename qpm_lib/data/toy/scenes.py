@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -82,8 +83,14 @@ class _Drawn(Dataset):
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def __getitem__(self, position: int) -> _Found:
-        job = self.jobs[position]
+    def __getitem__(self, position: int) -> _Found | OSError:
+        """The error of a disk that is full is given back: raised here, it would come with the words of a process."""
+        try:
+            return self._draw(self.jobs[position])
+        except OSError as error:
+            return error
+
+    def _draw(self, job: _Job) -> _Found:
         image, parts = render(job.bird, job.scene)
         image = watermark(image, job.scene)[0] if job.marked else image
         Image.fromarray(image).save(self.root / "images" / job.name, compress_level=1)
@@ -159,8 +166,10 @@ def _fill(root: Path, species: list[Bird], counts: tuple[int, int], seed: int, m
         lines["image_class_labels"].append(f"{len(jobs)} {c + 1}")
         lines["train_test_split"].append(f"{len(jobs)} {int(k < train)}")
     workers = min(2, os.cpu_count() or 1) if len(jobs) >= _MANY else 0
-    drawn = DataLoader(_Drawn(root, jobs), batch_size=None, num_workers=workers)
+    drawn = DataLoader(_Drawn(root, jobs), batch_size=None, num_workers=workers, generator=torch.Generator())
     for image_id, (job, found) in enumerate(zip(jobs, progress(drawn, "rendering toy birds"), strict=True), 1):
+        if isinstance(found, OSError):
+            raise found
         lines["bounding_boxes"].append(f"{image_id} {found.box}")
         lines["parts/part_locs"] += [f"{image_id} {row}" for row in found.parts]
         for a, (attribute, has) in enumerate(zip(ATTRIBUTES, present(job.bird), strict=True), 1):

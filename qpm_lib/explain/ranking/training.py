@@ -203,7 +203,7 @@ class _Training:
             return 0
         done, _ = found
         self.history = [(int(step), float(deletion), float(insertion)) for step, deletion, insertion in done["history"]]
-        self.watched = [(int(step), float(value)) for step, value in done["watched"]]
+        self.watched = [(int(step), float(value)) for step, value in done.get("watched", [])]
         self.explained = set(done["explained"])
         return int(done["step"])
 
