@@ -26,11 +26,12 @@ import psutil
 from qpm_lib.runs import ChapterStore, this_computer
 from qpm_lib.sweep import plan_sweep, read_points, threads_each
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "faults"))
+from harness import QPM, contents, differences
+
 log = logging.getLogger("benchmark")
 GRID = {"seed": ["0", "1", "2"], "selection.method": ["qpm", "sldd", "qsenn"]}
-QPM = [sys.executable, "-c", "import sys; from qpm_lib.cli import main; sys.exit(main())"]
 COMMON = ["--profile", "smoke", "--no-lesson"]
-OTHER_EVERY_TIME = ("notebooks/", "report/", "result.json", ".lock")
 
 
 def plan(count: int) -> None:
@@ -97,33 +98,16 @@ class Execution:
 
     def compare(self, out: Path) -> None:
         """Print how many files of a sweep are those of the nine runs."""
-        files = same = 0
+        files, wrong = 0, 0
         for point in self.points:
-            for path in sorted((self.folder / "separate" / point.name).rglob("*")):
-                inside = path.relative_to(self.folder / "separate").as_posix()
-                if path.is_file() and not inside.partition("/")[2].startswith(OTHER_EVERY_TIME):
-                    files += 1
-                    other = out / inside
-                    same += other.exists() and without_times(other) == without_times(path)
-        log.info("  %d of %d files equal those of the nine runs", same, files)
+            expected = contents(self.folder / "separate" / point.name)
+            files, wrong = files + len(expected), wrong + len(differences(expected, contents(out / point.name)))
+        log.info("  %d files compared with those of the nine runs, %d different", files, wrong)
 
     def tell(self, name: str, seconds: float, spent: float, chapters: int, workers: int = 1) -> None:
         """Print a line; what is neither spent in chapters nor in reports stands for start and engine."""
         log.info("%s: %.0f s, %d chapters of %.0f s in all; %.2f s of a worker's time for a chapter besides",
                  name, seconds, chapters, spent, (workers * seconds - spent) / chapters)  # fmt: skip
-
-
-def without_times(path: Path) -> object:
-    """What a file holds; JSON without the keys that hold seconds."""
-    if path.suffix != ".json":
-        return path.read_bytes()
-
-    def plain(value: object) -> object:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items() if "seconds" not in k and "cost" not in k}
-        return [plain(v) for v in value] if isinstance(value, list) else value
-
-    return plain(json.loads(path.read_text()))
 
 
 def kill_worker(command: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from qpm_lib.report.index import chapter_title
 from qpm_lib.report.pages import Page, render
-from qpm_lib.runs import RunFolder, is_whole
+from qpm_lib.runs import LESSON, RunFolder, is_whole
 
 _LEAST, _MOST = 0.05, 4  # share of a chapter from which a cell is named, and how many
 
@@ -20,11 +20,14 @@ class Cell(NamedTuple):
 
 
 class ChapterTime(NamedTuple):
-    """Seconds of a chapter in all (starting its kernel included) and of its longest cells."""
+    """Seconds of a chapter in all (starting its kernel included), of its cells that only teach, and of its longest
+    cells.
+    """
 
     name: str
     title: str
     seconds: float
+    lesson: float
     cells: list[Cell]
 
 
@@ -33,7 +36,8 @@ def timing_page(run: RunFolder, chapters: Sequence[str]) -> Page | None:
     times = [found for name in chapters if (found := read_times(run.path / "notebooks" / f"{name}.ipynb"))]
     if not times:
         return None
-    return Page("Time", render("timing.html", times=times, total=sum(one.seconds for one in times)))
+    total, lesson = sum(one.seconds for one in times), sum(one.lesson for one in times)
+    return Page("Time", render("timing.html", times=times, total=total, lesson=lesson))
 
 
 def read_times(notebook: Path) -> ChapterTime | None:
@@ -42,7 +46,7 @@ def read_times(notebook: Path) -> ChapterTime | None:
 
     if not is_whole(notebook):
         return None
-    book, heading, cells = nbformat.read(notebook, as_version=4), "", []
+    book, heading, cells, lesson = nbformat.read(notebook, as_version=4), "", [], 0.0
     for cell in book.cells:
         if cell.cell_type == "markdown":
             headings = [line.lstrip("#").strip() for line in cell.source.splitlines() if line.startswith("#")]
@@ -50,11 +54,12 @@ def read_times(notebook: Path) -> ChapterTime | None:
         elif seconds := _seconds(cell.metadata):
             lines = [line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
             cells.append(Cell(heading, lines[0] if lines else "", seconds))
+            lesson += seconds if LESSON in cell.metadata.get("tags", ()) else 0.0
     whole = _seconds(book.metadata)
     if not whole:
         return None
     longest = sorted((c for c in cells if c.seconds >= _LEAST * whole), key=lambda c: -c.seconds)[:_MOST]
-    return ChapterTime(notebook.stem, chapter_title(notebook.stem), whole, longest)
+    return ChapterTime(notebook.stem, chapter_title(notebook.stem), whole, lesson, longest)
 
 
 def _seconds(metadata: Any) -> float:

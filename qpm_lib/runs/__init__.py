@@ -1,6 +1,6 @@
 """Run folders, the chapters that fill them, and the tables made from them."""
 
-from qpm_lib.runs.chapters import Chapter, chain, check_parameters, find_chapter, notebooks_folder
+from qpm_lib.runs.chapters import LESSON, Chapter, chain, check_parameters, find_chapter, notebooks_folder
 from qpm_lib.runs.execution import ChapterError, ChapterReport, run_chapters
 from qpm_lib.runs.folder import RunFolder, open_run
 from qpm_lib.runs.formats import cell_text, save_figure, to_csv, to_markdown
@@ -19,6 +19,7 @@ __all__ = [
     "ChapterProgress",
     "ChapterReport",
     "ChapterStore",
+    "LESSON",
     "MethodMaps",
     "PUBLISHED",
     "RunFolder",

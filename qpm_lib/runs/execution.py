@@ -158,11 +158,12 @@ def run_chapters(
                 if on_chapter:
                     on_chapter(reports[-1])
     except PermissionError as error:
-        raise (run.unwritable(error) if run.path in Path(error.filename or ".").parents else error) from error
+        if run.path not in Path(error.filename or ".").parents:
+            raise
+        raise run.unwritable(error) from error
     except Timeout:
-        raise RuntimeError(
-            f"{run.path} is in use by another run: wait for it, or choose another folder with --out"
-        ) from None
+        words = "is in use by another run: wait for it, or choose another folder with --out"
+        raise RuntimeError(f"{run.path} {words}") from None
     return reports
 
 

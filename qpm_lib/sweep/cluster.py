@@ -85,13 +85,13 @@ def start_workers(
     threads = threads_each(count)
     # Memory is not limited: what a chapter needs is that of its kernel, which the worker does not see.
     options = {"n_workers": count, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
+    options |= {"memory_limit": 0, "silence_logs": logging.CRITICAL}
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
-    options |= {"memory_limit": 0, "env": environment, "silence_logs": logging.CRITICAL}
     started = ExitStack()
     resource_tracker.ensure_running()  # which, once started, leaves the mask of signals alone
     try:
         with _uninterrupted():
-            cluster = started.enter_context(distributed.LocalCluster(**options))
+            cluster = started.enter_context(distributed.LocalCluster(**options, env=environment))
             client = started.enter_context(distributed.Client(cluster))
         yield _checked(client, folders, device)
     finally:

@@ -28,7 +28,7 @@ import psutil
 
 VOLATILE = ("seconds", "cost", "slider_ms", "picture_ms", "peak")
 # Executed copies hold times, the page and the figures of chapter 11 show what was timed.
-NOT_COMPARED = ("notebooks/", "report/", "figures/11_", "comparison/", "result.json", ".lock")
+NOT_COMPARED = ("notebooks/", "report/", "figures/11_", "comparison/", "result.json")
 START = 4.0  # seconds that a command needs before its first chapter
 POINTS = {"qpm": [], "sldd": ["--set", "selection.method=sldd"]}
 QPM = [sys.executable, "-c", "import sys; from qpm_lib.cli import main; sys.exit(main())"]
@@ -82,6 +82,15 @@ def family(process):
         return []
 
 
+def end(processes):
+    """Kill processes and all that came from them."""
+    for process in processes:
+        for one in reversed(family(process)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+
+
 def is_kernel(process):
     with contextlib.suppress(psutil.NoSuchProcess):
         return "ipykernel" in " ".join(process.cmdline())
@@ -104,13 +113,6 @@ class Faults:
             subprocess.Popen(list(command), env=environment, stdout=log, stderr=log, start_new_session=True)
         )
         return self.started[-1]
-
-    def end(self):
-        """Leave nothing behind, whatever happened."""
-        for process in self.started:
-            for one in family(process):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
 
     def run(self, run, cache, *more):
         command = ["run", "--profile", self.options.profile, "--no-lesson", "--out", str(run), *more]
@@ -149,7 +151,7 @@ class Faults:
 
     def round_of_a_run(self, number):
         run, cache = self.folder / f"round-{number}", self.folder / f"cache-{number}"
-        for before, (chapter, seconds) in enumerate(self.seconds.items()):
+        for before, seconds in enumerate(self.seconds.values()):
             process = self.run(run, cache)
             while process.poll() is None and len(finished(run)) < before:
                 time.sleep(0.05)
@@ -160,7 +162,7 @@ class Faults:
             if there:
                 victim = self.random.choice([there[0], *there])
                 what = "the command" if victim is there[0] else "a process that it started"
-                self.kill(victim, what, chapter)
+                self.kill(victim, what, [*self.seconds, "the report"][len(finished(run))])
             process.wait()
             time.sleep(2)  # kernels notice by themselves that their command is gone
         failed = [] if self.run(run, cache).wait() == 0 else ["the last run failed"]
@@ -217,11 +219,7 @@ class Faults:
             if known[victim]:
                 self.kill(self.random.choice(known[victim]), victim, "sweep")
         status = command.wait()
-        for process in (*workers, scheduler):
-            for one_of_them in reversed(family(process)):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one_of_them.kill()
-            process.wait()
+        end([*workers, scheduler])
         return status
 
     def round_of_an_extraction(self, number):
@@ -261,7 +259,7 @@ def main():
             faults.round_of_a_sweep(number)
             faults.round_of_a_run(number)
     finally:
-        faults.end()
+        end(faults.started)  # whatever happened
     where = ", ".join(f"{count} in {place}" for place, count in sorted(faults.places.items()))
     say(f"{faults.kills.total()} kills ({where}), {faults.compared} files compared, {len(faults.bad)} different")
     if not options.folder:

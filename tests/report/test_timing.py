@@ -9,11 +9,12 @@ from qpm_lib.runs.folder import RunFolder
 
 
 def executed(place, whole, *cells):
-    """An executed copy: (heading, source, seconds) of its cells."""
+    """An executed copy: (heading, source, seconds) of its cells; those of the heading `Next` only teach."""
     book = nbformat.v4.new_notebook(metadata={"papermill": {"duration": whole}} if whole else {})
     for heading, source, seconds in cells:
         book.cells.append(nbformat.v4.new_markdown_cell(f"## {heading}\nText."))
         book.cells.append(nbformat.v4.new_code_cell(source, metadata={"papermill": {"duration": seconds}}))
+        book.cells[-1].metadata["tags"] = ["lesson"] if heading == "Next" else []
     place.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, place)
     return place
@@ -28,7 +29,7 @@ def test_the_longest_cells_of_a_chapter_are_named(run):
     cells = [("Short", "a = 1", 0.4), ("Long", "# why\ntrain(<x>)\nb = 2", 6.0), ("Next", "look()", 1.0)]
     place = executed(run.path / "notebooks" / "02_dense_model.ipynb", 10.0, *cells)
     found = read_times(place)
-    assert found.seconds == 10.0
+    assert (found.seconds, found.lesson) == (10.0, 1.0)
     assert [(c.heading, c.line, c.seconds) for c in found.cells] == [
         ("Long", "train(<x>)", 6.0),
         ("Next", "look()", 1.0),
@@ -39,6 +40,7 @@ def test_the_longest_cells_of_a_chapter_are_named(run):
     assert "train(&lt;x&gt;)" in page.body
     assert page.body.index("02_dense_model.html") < page.body.index("04_fine_tuning.html")
     assert "75 %" in page.body
+    assert "1 s of it went into cells that only teach" in page.body
 
 
 def test_what_holds_no_times_has_no_page(run):
