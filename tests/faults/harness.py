@@ -7,7 +7,8 @@ a random part of its time, to the command or to one of the processes that it sta
 decodes); then one file of every chapter is cut short, and the command is run once more. A round of a sweep (two points
 up to chapter 6, a scheduler and two workers) loses its command, its scheduler, a worker and a kernel; an extraction on
 two workers, one of all its processes. After each, every file is compared with undisturbed runs, to the bit; what holds
-times is compared without them. Rounds go on until there were enough kills. `make faults` runs this.
+times is compared without them. Before all that, two sweeps run at once on one empty cache. Rounds go on until there
+were enough kills. `make faults` runs this.
 """
 
 import argparse
@@ -222,6 +223,19 @@ class Faults:
         end([*workers, scheduler])
         return status
 
+    def two_sweeps_at_once(self):
+        """Two commands with workers of their own share an empty cache."""
+        cache, outs = self.folder / "cache-shared", [self.folder / f"at-once-{name}" for name in "ab"]
+        grid = ["--grid", f"selection.method={','.join(POINTS)}", "--to", self.end, "--no-lesson", "--workers", "2"]
+        command = [*QPM, "sweep", "--profile", self.options.profile, *grid, "--out"]
+        both = [self.start(cache, *command, str(out)) for out in outs]
+        failed = ["one of them failed"] if any([process.wait() for process in both]) else []
+        for out in outs:
+            for name, expected in self.of_a_sweep.items():
+                self.judge(f"two sweeps at once, {name}", expected, contents(next(out.glob(f"*{name}*"))), failed)
+            shutil.rmtree(out)
+        shutil.rmtree(cache)
+
     def round_of_an_extraction(self, number):
         cache = self.folder / f"cache-extraction-{number}"
         for _ in range(3):
@@ -253,6 +267,7 @@ def main():
     faults, number = Faults(folder, options), 0
     try:
         faults.undisturbed()
+        faults.two_sweeps_at_once()
         while faults.kills.total() < options.kills:
             number += 1
             faults.round_of_an_extraction(number)

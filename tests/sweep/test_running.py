@@ -4,15 +4,18 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 from small_course import write_chapter
 
 from qpm_lib.cli import main
@@ -115,6 +118,44 @@ def test_a_point_whose_chapter_raises_fails_alone(course, workers, tmp_path):
     del executed[:]
     assert sweep(points, tmp_path / "out", workers, store) == {}
     assert all((tmp_path / "out" / p.name / "note-x.txt").read_text() == p.settings["seed"] for p in points)
+
+
+def test_a_disk_that_is_full_for_one_chapter_costs_its_point_alone(course, workers, tmp_path):
+    """No file may become larger than 200 kB, for the kernel of the chapter as for its worker."""
+    folder, chain, _ = course
+    large = WRITE.format(name="x", what="['seed']") + "\n(pathlib.Path(run_folder) / 'x').write_bytes(bytes(300_000))"
+    write_chapter(folder, chain[1], large.replace("300_000", "300_000 * config['seed']"))
+    points = read_points("smoke", grid={"seed": ["0", "1"]})
+    store, (soft, hard) = ChapterStore(tmp_path / "store", "here"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        failed = sweep(points, tmp_path / "out", workers, store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(failed) == [points[1].name]
+    assert "File too large" in failed[points[1].name]
+    assert sweep(points, tmp_path / "out", workers, store) == {}
+    assert [(tmp_path / "out" / point.name / "x").stat().st_size for point in points] == [0, 300_000]
+
+
+def test_two_sweeps_at_once_share_a_store_and_do_not_disturb_each_other(course, workers, tmp_path):
+    points = read_points("smoke", grid={"seed": ["0", "1"], "fine_tune.epochs": ["2", "3"]})
+    stores = [ChapterStore(tmp_path / "store", "here") for _ in range(2)]
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client, ThreadPoolExecutor(2) as pool:
+        both = [workers, Workers(client, 1, "here", 1)]
+        jobs = [pool.submit(sweep, points, tmp_path / n, w, s) for n, w, s in zip("ab", both, stores, strict=True)]
+        assert [job.result() for job in jobs] == [{}, {}]
+    for point in points:
+        assert contents(tmp_path / "a" / point.name) == contents(tmp_path / "b" / point.name)
+    assert not list((tmp_path / "store").rglob("*.part"))
+
+
+def test_a_chapter_in_which_workers_die_says_what_may_be_missing():
+    """As when the memory of a worker is limited, and its chapter needs more."""
+    killed = KilledWorker("02_dense_model-1", SimpleNamespace(address="tcp://1"), 3)
+    words = running._error(SimpleNamespace(exception=lambda: killed), "02_dense_model")
+    assert words == "02_dense_model: one worker after another died in it (too little memory?)"
 
 
 def test_processes_are_started_checked_and_named(tmp_path, monkeypatch):
