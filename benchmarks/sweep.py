@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -86,7 +87,9 @@ class Execution:
         process = self.start(f"cache-{name}", *command)
         for line in process.stdout:
             words = line.split()
-            if line.startswith("[") and words[2] != "report":
+            if re.match(r"\[\d+/\d+\] ", line) and words[2] != "report":
+                if words[3] == "failed":
+                    raise SystemExit(line)
                 spent, chapters = spent + float(words[4]), chapters + 1
                 if kill_each and chapters % kill_each == 0:
                     time.sleep(2.0)

@@ -11,6 +11,7 @@ from qpm_lib.core.artifacts import (
     save_arrays,
     saved_arrays,
     to_json,
+    without_nan,
     write_atomically,
     write_json,
 )
@@ -71,5 +72,6 @@ __all__ = [
     "to_json",
     "whole_number",
     "write_atomically",
+    "without_nan",
     "write_json",
 ]

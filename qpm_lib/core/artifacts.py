@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,15 @@ def _plain(value: Any) -> Any:
 def to_json(value: Any, indent: int | None = 2) -> str:
     """JSON text of plain values, dataclasses, arrays and paths; NaN is refused, because JSON has none."""
     return json.dumps(value, default=_plain, indent=indent, sort_keys=indent is None, allow_nan=False)
+
+
+def without_nan(value: Any) -> Any:
+    """The same nested value with None for numbers that JSON does not have: NaN and infinities."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,6 +7,7 @@ one batch while reading.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ class FeatureStore:
         Raises
         ------
         ValueError : when the folder holds features of something else, or a picture cannot be read.
-        RuntimeError : when another process is writing the same store, or the disk is full; whole shards are kept.
+        RuntimeError : when the disk is full; whole shards are kept.
         """
 
         def write(missing: Sequence[int], manifest: Manifest, place: Path) -> None:
@@ -174,19 +175,31 @@ def complete_store(
     shard_size: int = 512,
 ) -> FeatureStore:
     """As `FeatureStore.extract`, with a function that writes the missing shards: their numbers, what made the store,
-    and its folder.
+    and its folder. Where another process is at it, waits for that.
     """
     folder = Path(folder or FeatureStore.default_folder(dataset, backbone))
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            manifest = settle_manifest(dataset, backbone, folder, shard_size)
-            for leftover in folder.glob(".shard-*"):
-                leftover.unlink()
-            rows = {k: len(shard_rows(k, manifest)) for k in range(manifest.n_shards)}
-            if missing := [k for k in rows if not is_whole(folder / shard_name(k), rows[k])]:
-                log.info("%s: %d shards are missing or damaged and are made now", folder, len(missing))
-                write(missing, manifest, folder)
-    except Timeout:
-        raise RuntimeError(f"another process is writing {folder}: wait for it, or choose another folder") from None
+    with _alone(folder):
+        manifest = settle_manifest(dataset, backbone, folder, shard_size)
+        for leftover in folder.glob(".shard-*"):
+            leftover.unlink()
+        rows = {k: len(shard_rows(k, manifest)) for k in range(manifest.n_shards)}
+        if missing := [k for k in rows if not is_whole(folder / shard_name(k), rows[k])]:
+            log.info("%s: %d shards are missing or damaged and are made now", folder, len(missing))
+            write(missing, manifest, folder)
     return FeatureStore(folder, manifest, dataset)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time looks for what is missing of a store and writes it; the others wait, and find it whole."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process is writing %s: waiting for it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

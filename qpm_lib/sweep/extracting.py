@@ -28,7 +28,7 @@ def extract_features(
     Raises
     ------
     ValueError : when settings ask for live features, which are never stored, or a picture cannot be read.
-    RuntimeError : when another process is writing the same store, or the scheduler is lost.
+    RuntimeError : when the scheduler is lost.
     """
     if config.features.live or config.data.augment != "none":
         raise ValueError("features.live and data.augment make features anew in every epoch: nothing is stored")

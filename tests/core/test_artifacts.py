@@ -3,7 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from qpm_lib.core.artifacts import clear_unfinished, content_hash, file_hash, read_json, write_atomically, write_json
+from qpm_lib.core.artifacts import (
+    clear_unfinished,
+    content_hash,
+    file_hash,
+    read_json,
+    without_nan,
+    write_atomically,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -52,3 +60,12 @@ def test_hashes_depend_on_content_only(tmp_path):
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1}) != content_hash({"a": 1, "b": 3})
     (tmp_path / "x").write_bytes(b"abc")
     assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_numbers_that_json_does_not_have_become_none_where_asked(tmp_path):
+    value = {"a": np.float64("nan"), "b": [1.5, float("inf")], "c": {"d": "nan", "e": np.nanmean([1.0, np.nan])}}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", value)
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / "a.json", without_nan(value))
+    assert read_json(tmp_path / "a.json") == {"a": None, "b": [1.5, None], "c": {"d": "nan", "e": 1.0}}

@@ -1,4 +1,6 @@
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -119,9 +121,16 @@ def test_a_damaged_picture_stops_extraction_and_is_named(toy, backbone, tmp_path
     assert len(shards(tmp_path / "store")) == 2
 
 
-def test_two_writers_at_once(toy, backbone, tmp_path):
-    with FileLock(tmp_path / ".lock"), pytest.raises(RuntimeError, match="another process is writing"):
-        FeatureStore.extract(toy, backbone, tmp_path)
+def test_a_second_writer_waits_for_the_first_and_says_so(toy, backbone, tmp_path, caplog):
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(tmp_path / ".lock"):
+            second = pool.submit(FeatureStore.extract, toy, backbone, tmp_path)
+            late = time.monotonic() + 20
+            while "waiting for it" not in caplog.text and time.monotonic() < late:
+                time.sleep(0.01)
+            assert not (tmp_path / "manifest.json").exists()
+        assert len(second.result(timeout=60)) == len(toy)
+    assert f"another process is writing {tmp_path}" in caplog.text
 
 
 def test_values_beyond_half_precision_are_an_error(tmp_path):
