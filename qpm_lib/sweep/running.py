@@ -104,6 +104,9 @@ def run_sweep(
     except KeyboardInterrupt:
         client.cancel(list(told), force=True)
         raise
+    finally:
+        for future in told:  # a scheduler answers for tasks that somebody holds, failed ones too, without doing them
+            future.release()
     return failed
 
 
