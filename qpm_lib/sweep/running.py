@@ -81,6 +81,8 @@ def run_sweep(
         return _Job(place, point.config, chapter, parameters or {}, *kept)
 
     told = _submit(client, plan, points, store, job, end)
+    # A task that failed, and that somebody still holds, is not done again when it is asked for again.
+    client.retry([future for future in told if future.status == "error"])
     failed: dict[str, str] = {}
     said: set[str] = set()
     try:
@@ -104,9 +106,6 @@ def run_sweep(
     except KeyboardInterrupt:
         client.cancel(list(told), force=True)
         raise
-    finally:
-        for future in told:  # a scheduler answers for tasks that somebody holds, failed ones too, without doing them
-            future.release()
     return failed
 
 
