@@ -16,8 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
-    "core", "plotting", "data", "backbones", "features", "selection", "model", "explain", "metrics", "runs",
-    "comparison", "report", "explorer", "estimator", "sweep", "cli",
+    "core", "plotting", "data", "backbones", "features", "selection", "conformal", "model", "explain", "metrics",
+    "runs", "comparison", "report", "explorer", "estimator", "sweep", "cli",
 )  # fmt: skip
 SOURCES = sorted((ROOT / "qpm_lib").rglob("*.py"))
 OUTSIDE = [

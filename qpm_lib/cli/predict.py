@@ -12,7 +12,10 @@ NAME, SHORT = "predict", "explain predictions for pictures"
 DESCRIPTION = """Class, score and reasons for pictures: the features of the class with what each adds to the score and
 where it was seen, the runner-up, and the features that separate the two. Files that cannot be read are reported and
 skipped. For example:
-  qpm predict runs/toy/model my_pictures --json answers.json --heatmaps maps"""
+  qpm predict runs/toy/model my_pictures --json answers.json --heatmaps maps
+With --confidence, also the classes that are still possible: the true one is among them as often as asked, over many
+pictures like those the model was calibrated on (chapter 13 does that). For example:
+  qpm predict runs/toy my_pictures --confidence 0.9"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all answers and skipped files")
     figures = "write a figure per picture: maps of the features and what they add"
     parser.add_argument("--heatmaps", type=Path, metavar="FOLDER", help=figures)
+    sure = "name the classes that are still possible with this confidence, such as 0.9"
+    parser.add_argument("--confidence", type=float, metavar="C", help=sure)
     parser.add_argument("--weights", metavar="FILE", help="weights of the backbone, where they cannot be downloaded")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")
@@ -36,9 +41,11 @@ def execute(arguments: argparse.Namespace) -> int:
         Skipped,
         attach_backbone,
         find_pictures,
+        load_calibration,
         model_folder,
         predict_files,
         save_heat_map,
+        supported_rule,
     )
 
     if arguments.batch_size < 1:
@@ -46,10 +53,15 @@ def execute(arguments: argparse.Namespace) -> int:
     folder, files = model_folder(arguments.model), find_pictures(arguments.images)
     model = DinoQPM.load(folder)
     _check_places(arguments, folder)
+    promised: dict[str, Any] = {}
+    if arguments.confidence is not None:
+        promised = {"sets": load_calibration(folder, model), "confidence": arguments.confidence}
+        supported_rule(**promised)
     model = attach_backbone(model, weights=arguments.weights, device=arguments.device)
     answers, skipped = [], []
     try:
-        for number, result in enumerate(predict_files(model, files, batch_size=arguments.batch_size), 1):
+        results = predict_files(model, files, batch_size=arguments.batch_size, **promised)
+        for number, result in enumerate(results, 1):
             if isinstance(result, Skipped):
                 skipped.append(result)
                 sys.stderr.write(f"skipped {printable(result.file)}: {result.reason}\n")
@@ -94,3 +106,8 @@ def _show_answer(answer: Any) -> None:
     show(f"{printable(answer.file)}: {answer.class_name} ({answer.score:.2f}; {second})")
     show("  because  " + ", ".join([*because, f"constant of the class {answer.constant:+.2f}"]))
     show("  decided by  " + ", ".join([*deciding, f"constants {answer.constant_lead:+.2f}"]))
+    if possible := answer.possible:
+        names = ", ".join(possible.class_names) or "no class (nothing like it was seen in the calibration)"
+        path = " > ".join(possible.path) or "no feature is on"
+        promise = f"confidence {possible.confidence:g}, calibrated on {possible.calibrated_on} pictures"
+        show(f"  possible  {names} ({promise}; same path down to level {possible.level} of {path})")

@@ -69,7 +69,9 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training stage. The last three are the weights of the loss terms beside the cross-entropy."""
+    """One training stage. The last four are the weights of the loss terms beside the cross-entropy; `grounding` is for
+    fine-tuning under binary class weights only.
+    """
 
     epochs: int = 25
     lr: float = 1e-3
@@ -79,6 +81,7 @@ class TrainingConfig:
     diversity: float = 0.0
     l1_maps: float = 0.0
     l1_vector: float = 0.0
+    grounding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ class SelectionConfig:
     `intended` by its paper (a seventh of the epochs in each of three rounds, the rest in the last,
     falling learning rate), or four equal ones as the DINO-QPM release ran it. `locality` is what the programme pays for
     features whose maps keep to one place: the best of them counts as that many percent of the objective (ours; 0 as
-    published).
+    published). `pairs` times the number of classes is how many pairs of similar classes must have k - 1 features in
+    common (0.5 in CHiQPM, 0 in QPM).
     """
 
     method: Literal["qpm", "sldd", "qsenn"] = "qpm"
@@ -99,6 +103,7 @@ class SelectionConfig:
     rounds: Literal["intended", "released"] = "intended"
     redundancy: str = "as_coded"
     locality: float = 0.0
+    pairs: float = 0.0
     gap: float = 0.005
     time_limit: float = 600.0
 

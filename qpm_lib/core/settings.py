@@ -117,6 +117,8 @@ def _check(config: RunConfig) -> None:
         raise ValueError(
             f"fine_tune.epochs (={config.fine_tune.epochs}) must be at least 4: Q-SENN trains in four rounds"
         )
+    if config.dense.grounding or (config.fine_tune.grounding and config.selection.method != "qpm"):
+        raise ValueError("grounding needs binary class weights: set fine_tune.grounding, with selection.method=qpm")
     n, k, total = config.selection.n_features, config.selection.n_per_class, config.adapter.n_features
     if n > total:
         raise ValueError(

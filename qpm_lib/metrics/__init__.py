@@ -42,8 +42,10 @@ from qpm_lib.metrics.segmentation import (
     region_iou,
     stability,
 )
+from qpm_lib.metrics.sets import SetQuality, attribute_similarity, set_coherence, set_quality
 from qpm_lib.metrics.skill import CHECKS, PartChecks, Skill, skill_rows
 from qpm_lib.metrics.trade_off import trade_off
+from qpm_lib.metrics.twins import TwinSplit, twin_splits
 
 __all__ = [
     "Agreement",
@@ -64,11 +66,14 @@ __all__ = [
     "Randomised",
     "SUBSETS",
     "Scores",
+    "SetQuality",
     "Skill",
+    "TwinSplit",
     "VARIED",
     "accuracy",
     "agreement_over_methods",
     "attribute_alignment",
+    "attribute_similarity",
     "blurred",
     "bootstrap_interval",
     "box_effects",
@@ -110,6 +115,8 @@ __all__ = [
     "read_out",
     "region_iou",
     "removal_curves",
+    "set_coherence",
+    "set_quality",
     "shapley",
     "sid",
     "skill_rows",
@@ -119,4 +126,5 @@ __all__ = [
     "structural_similarity",
     "trade_off",
     "twin",
+    "twin_splits",
 ]

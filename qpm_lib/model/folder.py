@@ -16,7 +16,7 @@ from qpm_lib.model.manifest import ModelManifest, check_locality, read_manifest
 
 def write_model(module: nn.Module, manifest: ModelManifest, folder: Path, *, made_by: str) -> None:
     """Write a finished model; what described an earlier one in the folder is removed first."""
-    for name in ("README.md", "selection.json", "config.json"):
+    for name in ("README.md", "selection.json", "config.json", "calibration.json", "calibration.safetensors"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "examples", ignore_errors=True)
     save_module(module, folder, {**asdict(manifest), "made_by": made_by})

@@ -28,6 +28,24 @@ def diversity_loss(
     return -_ReadOnce.apply(_in_memory(maps), _importance(vector, logits, weight))[0].mean()
 
 
+def grounding_loss(
+    vector: Float[Tensor, "batch features"],
+    labels: Int[Tensor, "batch"],
+    weight: Float[Tensor, "classes features"],
+) -> Float[Tensor, ""]:
+    r"""Feature grounding loss (CHiQPM, arXiv 2511.20779): features of the true class shall be on, all others off.
+
+    With :math:`S_c` the features of the true class, :math:`m_{in} = \mathrm{mean}_{S_c} f` and :math:`m_{out} = 2\,
+    \mathrm{mean}_{\text{not } S_c} f` (the factor stands in the released code), it is :math:`\mathrm{mean}_b (m_{out} -
+    m_{in}) / \max(\max_i f_i, 0.01)`. Range: -1 (only the features of the class, equally strong) to 2.
+    """
+    own = (weight[labels] != 0).to(vector.dtype)
+    others = 1 - own
+    inside = (vector * own).sum(1) / own.sum(1).clamp_min(1)
+    outside = 2 * (vector * others).sum(1) / others.sum(1).clamp_min(1)
+    return ((outside - inside) / vector.abs().amax(1).clamp_min(0.01)).mean()
+
+
 def loss_terms(
     out: Output, labels: Int[Tensor, "batch"], weight: Float[Tensor, "classes features"], config: TrainingConfig
 ) -> dict[str, Tensor]:
@@ -45,6 +63,8 @@ def loss_terms(
             terms["diversity"] = -config.diversity * covered.mean()
         if config.l1_maps:
             terms["l1_maps"] = config.l1_maps * mass.sum() / maps.numel()
+    if config.grounding:
+        terms["grounding"] = config.grounding * grounding_loss(vector, labels, weight)
     if config.l1_vector:
         terms["l1_vector"] = config.l1_vector * vector.abs().mean()
     return terms

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from qpm_lib.conformal import HierarchicalSets, Rule, path_scores
 from qpm_lib.data import EXTENSIONS, UnreadableError, is_picture, picture_position, read_image
+from qpm_lib.model.adapter import Output
+from qpm_lib.model.calibrated import supported_rule
 from qpm_lib.model.network import Explanation
 from qpm_lib.model.qpm import DinoQPM
 
@@ -45,6 +48,24 @@ class DecidingFeature:
 
 
 @dataclass(frozen=True)
+class PossibleClasses:
+    """Which classes are still possible at a confidence: those that go far enough along with the predicted one.
+
+    Attributes
+    ----------
+    class_names : the predicted class first, then those that go along farthest. path : features of the predicted class
+        that are on, strongest first. level : down to which of them the classes share the path. calibrated_on : number
+        of pictures behind the promise.
+    """
+
+    confidence: float
+    class_names: tuple[str, ...]
+    path: tuple[str, ...]
+    level: int
+    calibrated_on: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the model says about one picture.
 
@@ -55,7 +76,7 @@ class Answer:
     runner_up, runner_up_score : the class with the second highest logit. features : from the largest contribution to
         the smallest.
     deciding : features that separate the two classes; with `constant_lead`, the difference of the constants, they add
-        up to the difference of the scores.
+        up to the difference of the scores. possible : None where no confidence was asked for.
     """
 
     file: str
@@ -67,6 +88,7 @@ class Answer:
     features: tuple[FeatureUse, ...]
     deciding: tuple[DecidingFeature, ...]
     constant_lead: float
+    possible: PossibleClasses | None = None
 
 
 class Skipped(NamedTuple):
@@ -100,14 +122,27 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def predict_files(model: DinoQPM, files: Sequence[Path], *, batch_size: int = 16) -> Iterator[Result | Skipped]:
+def predict_files(
+    model: DinoQPM,
+    files: Sequence[Path],
+    *,
+    batch_size: int = 16,
+    sets: HierarchicalSets | None = None,
+    confidence: float = 0.9,
+) -> Iterator[Result | Skipped]:
     """Answers for picture files in order, a batch at a time; a file that cannot be read becomes `Skipped` and stops
     nothing.
 
+    Parameters
+    ----------
+    sets : calibrated for the model (`load_calibration`); answers then say which classes are possible at `confidence`.
+
     Raises
     ------
-    ValueError : for a model without spatial explanations (pooling of the CLS token).
+    ValueError : for a model without spatial explanations (pooling of the CLS token), or a confidence that the
+        calibration does not support.
     """
+    rule = supported_rule(sets, confidence) if sets else None
     for start in range(0, len(files), batch_size):
         chunk: list[tuple[Path, Image.Image | Skipped]] = []
         for path in files[start : start + batch_size]:
@@ -120,10 +155,29 @@ def predict_files(model: DinoQPM, files: Sequence[Path], *, batch_size: int = 16
             _answer([p for p, image in chunk if isinstance(image, Image.Image)], images, model) if images else iter(())
         )
         for _, image in chunk:
-            yield image if isinstance(image, Skipped) else next(answers)
+            if isinstance(image, Skipped):
+                yield image
+                continue
+            result, out = next(answers)
+            if sets is not None and rule is not None:
+                possible = _possible(model, sets, rule, confidence, out)
+                result = result._replace(answer=replace(result.answer, possible=possible))
+            yield result
 
 
-def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) -> Iterator[Result]:
+def _possible(model: DinoQPM, sets: HierarchicalSets, rule: Rule, confidence: float, out: Output) -> PossibleClasses:
+    """The set of one picture."""
+    tree = sets.tree(model.head.strength(out.vector.float()).detach().cpu(), out.logits.cpu())
+    scores = path_scores(tree, rule.level)[0]
+    order = scores.argsort(stable=True)
+    inside = [int(c) for c in order if scores[c] <= rule.quantile and c != tree.predicted[0]]
+    first = [int(tree.predicted[0])] if scores[tree.predicted[0]] <= rule.quantile else []
+    names = tuple(model.class_names[c] for c in first + inside)
+    path = tuple(model.feature_names[f] for f in tree.path[0].tolist() if f >= 0)
+    return PossibleClasses(confidence, names, path, rule.level, rule.count)
+
+
+def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) -> Iterator[tuple[Result, Output]]:
     out = model.output(images)
     order = out.logits.argsort(dim=1, descending=True, stable=True)
     explanation = model.explain_tokens(out, order[:, 0])
@@ -161,7 +215,7 @@ def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) ->
             tuple(sorted(deciding, key=lambda use: -abs(use.contribution))),
             float(constants[first] - constants[second]),
         )
-        yield Result(answer, image, one)
+        yield Result(answer, image, one), Output(*(part[i : i + 1] for part in out))
 
 
 def peak_position(heat: np.ndarray, size: tuple[int, int], aspect: str) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from qpm_lib.plotting.maps import (
     token_colours,
     upsample,
 )
+from qpm_lib.plotting.tree import class_tree
 
 __all__ = [
     "Canvas",
@@ -31,6 +32,7 @@ __all__ = [
     "bars_with_reference",
     "class_feature_matrix",
     "class_order",
+    "class_tree",
     "cluster_colours",
     "combined_overlay",
     "confusion_matrix",

@@ -167,3 +167,22 @@ def redundancy(
     penalised = r >= limit
     np.fill_diagonal(penalised, False)
     return np.where(penalised, scaled, 0.0)
+
+
+def similar_pairs(relevance: Float[np.ndarray, "features classes"], share: float = 0.5) -> list[tuple[int, int]]:
+    """The round(share * C) pairs of classes whose columns of A are nearest (Euclidean), nearest first (CHiQPM, arXiv
+    2511.20779).
+
+    Raises
+    ------
+    ValueError : for a share that asks for no pair, or for more than there are.
+    """
+    c = relevance.shape[1]
+    count, most = round(share * c), c * (c - 1) // 2
+    if not 1 <= count <= most:
+        raise ValueError(f"share (={share}) asks for {count} pairs of {c} classes: there are 1 to {most}")
+    square = (relevance**2).sum(0)
+    distance = square[:, None] + square - 2 * relevance.T @ relevance
+    i, j = np.triu_indices(c, 1)
+    nearest = np.argsort(distance[i, j], kind="stable")[:count]
+    return [(int(i[q]), int(j[q])) for q in nearest]

@@ -22,7 +22,7 @@ class SelectionProblem:
     value : V (F, C) = 1000 / (k C) * A. redundancy : R (F, F), symmetric, each unordered pair counted once. bias :
         b (F,).
     n : features to select. k : features per class. required, forbidden : features that must and must not be selected.
-    sharing : pairs of classes that must have k - 1 features in common.
+    sharing : pairs of classes of which at least `n_alike` must have k - 1 features in common.
     """
 
     value: Float[np.ndarray, "features classes"]
@@ -33,6 +33,7 @@ class SelectionProblem:
     required: Int[np.ndarray, "r"] = field(default_factory=lambda: np.empty(0, int))
     forbidden: Int[np.ndarray, "q"] = field(default_factory=lambda: np.empty(0, int))
     sharing: tuple[tuple[int, int], ...] = ()
+    n_alike: int = 0
 
     def restrict(self, kept: Int[np.ndarray, "kept"]) -> "SelectionProblem":
         """The same problem on some of the features: ascending indices, the required ones among them,
@@ -51,6 +52,11 @@ class SelectionProblem:
             required=required,
             forbidden=np.empty(0, int),
         )
+
+    @property
+    def all_alike(self) -> bool:
+        """Whether every pair in `sharing` must have k - 1 features in common."""
+        return self.n_alike == len(self.sharing)
 
     @property
     def n_candidates(self) -> int:
@@ -73,6 +79,7 @@ def make_problem(
     required: Sequence[int] | Int[np.ndarray, "r"] = (),
     forbidden: Sequence[int] | Int[np.ndarray, "q"] = (),
     pair_constraints: Sequence[tuple[int, int]] = (),
+    n_pairs: int | None = None,
 ) -> SelectionProblem:
     """Check the parts of an instance and scale the relevance.
 
@@ -87,8 +94,12 @@ def make_problem(
     n, k = _sizes(n_features, n_per_class, f, c)
     wanted, unwanted = _wishes(required, forbidden, f, n)
     sharing = _class_pairs(pair_constraints, c)
-    check_sharing(n, k, c, sharing)
-    return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k, wanted, unwanted, sharing)
+    n_alike = len(sharing) if n_pairs is None else whole_number("n_pairs", n_pairs)
+    if not 0 <= n_alike <= len(sharing):
+        raise ValueError(f"n_pairs (={n_alike}) must be from 0 to the number of pair_constraints (={len(sharing)})")
+    sharing = sharing if n_alike else ()
+    check_sharing(n, k, c, sharing, n_alike)
+    return SelectionProblem(1000.0 / (k * c) * a, (r + r.T) / 2, b, n, k, wanted, unwanted, sharing, n_alike)
 
 
 def _arrays(

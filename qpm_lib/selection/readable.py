@@ -78,9 +78,12 @@ def _written_down(problem: SelectionProblem, s: Any, w: Any) -> tuple[Any, list[
     gain = cp.sum(cp.multiply(problem.value, w)) + problem.bias @ s
     constraints = [cp.sum(s) == problem.n, cp.sum(w, axis=0) == problem.k, w <= s[:, None] @ np.ones((1, c))]
     constraints += [s[f] == 1 for f in problem.required] + [s[f] == 0 for f in problem.forbidden]
-    for first, second in problem.sharing:
+    alike = cp.Variable(len(problem.sharing), boolean=True) if problem.sharing else []
+    for z, (first, second) in zip(alike, problem.sharing, strict=True):
         common = cp.Variable(f)
-        constraints += [common <= w[:, first], common <= w[:, second], cp.sum(common) >= problem.k - 1]
+        constraints += [common <= w[:, first], common <= w[:, second], cp.sum(common) >= (problem.k - 1) * z]
+    if problem.sharing:
+        constraints.append(cp.sum(alike) >= problem.n_alike)
     pairs = np.argwhere(np.triu(problem.redundancy, 1) > 0)
     if len(pairs):
         i, j = pairs.T

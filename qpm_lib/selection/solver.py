@@ -13,7 +13,7 @@ from qpm_lib.core import whole_number
 from qpm_lib.selection.problem import SelectionProblem, make_problem, problem_objective
 from qpm_lib.selection.result import Selection, relative_gap
 from qpm_lib.selection.stages import heuristic, scip
-from qpm_lib.selection.stages.assignment import assign
+from qpm_lib.selection.stages.assignment import assign, is_exact
 from qpm_lib.selection.stages.bounds import RootBound, root_bound
 from qpm_lib.selection.stages.cuts import Cut
 from qpm_lib.selection.stages.heuristic import Candidate
@@ -104,7 +104,7 @@ def _close(search: _Search, root: RootBound, gap: float, time_limit: float, seed
     log.info("%d of %d features left, %d of them fixed", len(kept), problem.n_candidates, len(narrow.required))
     start, cuts = Candidate(position[best.features], best.objective), [_moved(cut, position) for cut in root.cuts]
     work = (search.bound - target) / abs(best.objective) * narrow.value.size
-    if work > _SCIP_WORK:
+    if work > _SCIP_WORK or not is_exact(problem):
         search.stage = "splitting"
         stop = time.monotonic() + time_limit
         split = split_bound(
@@ -163,6 +163,7 @@ def solve(
     required: Sequence[int] | Int[np.ndarray, "r"] = (),
     forbidden: Sequence[int] | Int[np.ndarray, "q"] = (),
     pair_constraints: Sequence[tuple[int, int]] = (),
+    n_pairs: int | None = None,
     gap: float = 0.005,
     time_limit: float = 600.0,
     seed: int = 0,
@@ -181,7 +182,8 @@ def solve(
     bias : b (F,), added for each selected feature; on the scale of the objective, in which a feature is worth about
         1000 / n_features times its mean relevance to the classes that use it.
     required, forbidden : features that must and must not be selected.
-    pair_constraints : pairs of classes that must have n_per_class - 1 features in common.
+    pair_constraints, n_pairs : pairs of classes of which at least `n_pairs` (None: all) must have n_per_class - 1
+        features in common (CHiQPM, arXiv 2511.20779; see `similar_pairs`).
     gap : stop when the proven gap is at most this; 0 asks for proven optimality. time_limit : seconds.
     on_progress : called with a `Progress` whenever something happens; it may raise KeyboardInterrupt to stop.
 
@@ -205,6 +207,7 @@ def solve(
         required=required,
         forbidden=forbidden,
         pair_constraints=pair_constraints,
+        n_pairs=n_pairs,
     )
     allowed = np.setdiff1d(np.arange(problem.n_candidates), problem.forbidden)
     search = _Search(problem.restrict(allowed), on_progress)

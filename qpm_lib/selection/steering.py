@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from qpm_lib.core import SelectionConfig
-from qpm_lib.selection.constants import redundancy
+from qpm_lib.selection.constants import redundancy, similar_pairs
 from qpm_lib.selection.result import Selection
 from qpm_lib.selection.solver import solve
 
@@ -17,6 +17,26 @@ def wish(score: Float[np.ndarray, "features"], objective: float, percent: float)
     return np.zeros(len(score)) if spread == 0 else percent * abs(objective) / (100 * spread) * score
 
 
+def paired_classes(
+    relevance: Float[np.ndarray, "features classes"], settings: SelectionConfig
+) -> dict[str, list[tuple[int, int]] | int]:
+    """Options of `solve` for `settings.pairs` (CHiQPM, arXiv 2511.20779): that share of the number of classes is how
+    many pairs must have k - 1 features in common; nothing where it is 0.
+
+    The published programme names the most similar pairs one by one. Here they are candidates, twice as many as must be
+    alike [ours], so that the programme chooses those for which it is cheapest.
+    """
+    c = relevance.shape[1]
+    wanted, most = round(settings.pairs * c), c * (c - 1) // 2
+    if not wanted:
+        return {}
+    if wanted > most:
+        raise ValueError(
+            f"selection.pairs (={settings.pairs}) asks for {wanted} pairs of {c} classes: there are {most}"
+        )
+    return {"pair_constraints": similar_pairs(relevance, min(2 * wanted, most) / c), "n_pairs": wanted}
+
+
 def solve_as_set(
     relevance: Float[np.ndarray, "features classes"],
     settings: SelectionConfig,
@@ -24,7 +44,7 @@ def solve_as_set(
     keeps: Float[np.ndarray, "features"] | None = None,
     seed: int = 0,
 ) -> Selection:
-    """The programme with the settings of a run: without wishes, and then with `settings.locality`.
+    """The programme with the settings of a run: with `settings.pairs`, and then with `settings.locality`, too.
 
     Parameters
     ----------
@@ -34,6 +54,7 @@ def solve_as_set(
     redundant = redundancy(relevance, settings.n_features, settings.redundancy)
     options = {"n_features": settings.n_features, "n_per_class": settings.n_per_class}
     options |= {"gap": settings.gap, "time_limit": settings.time_limit, "seed": seed}
+    options |= paired_classes(relevance, settings)
     plain = solve(relevance, redundant, **options)
     if keeps is None or not settings.locality:
         return plain

@@ -5,7 +5,7 @@ import torch
 
 from qpm_lib.core.config import TrainingConfig
 from qpm_lib.model.adapter import Output
-from qpm_lib.model.losses import diversity_loss, loss_terms, total
+from qpm_lib.model.losses import diversity_loss, grounding_loss, loss_terms, total
 
 
 def spots(places, n_patches=4, height=50.0):
@@ -99,3 +99,22 @@ def test_gradients_are_those_of_the_formula():
         found.append((value.detach(), *(tensor.grad for tensor in inputs)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one.float(), other.float(), rtol=2e-5, atol=1e-7)
+
+
+def test_grounding_by_hand():
+    weight = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
+    vector = torch.tensor([[4.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.004, 0.0, 0.002, 0.0]])
+    labels = torch.tensor([0, 1, 0])
+    by_hand = [(2 * 0.5 - 3) / 4, 0.0, (2 * 0.001 - 0.002) / 0.01]
+    assert grounding_loss(vector, labels, weight).item() == pytest.approx(sum(by_hand) / 3)
+    assert grounding_loss(torch.tensor([[1.0, 1.0, 0.0, 0.0]]), labels[:1], weight).item() == pytest.approx(-1)
+    assert grounding_loss(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), labels[:1], weight).item() == pytest.approx(2)
+
+
+def test_grounding_is_a_term_of_its_own():
+    maps = torch.rand(2, 3, 2, 2)
+    out = Output(maps, maps.mean((2, 3)), torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    weight, labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), torch.tensor([0, 1])
+    terms = loss_terms(out, labels, weight, TrainingConfig(grounding=3.0))
+    assert set(terms) == {"cross_entropy", "grounding"}
+    assert terms["grounding"].item() == pytest.approx(3 * grounding_loss(out.vector, labels, weight).item())

@@ -20,16 +20,17 @@ from safetensors.torch import load_file, save_file
 import qpm_lib
 from qpm_lib.cli import main
 from qpm_lib.core.artifacts import read_json
+from qpm_lib.core.config import RunConfig, stage_key
 from qpm_lib.core.settings import config_from_dict
 from qpm_lib.report.build import build_report
 from qpm_lib.report.notebooks import with_mathml
 from qpm_lib.runs.chapters import CHAPTERS, LESSON, SPARSE, notebooks_folder
 from qpm_lib.runs.folder import RunFolder
 
-EXPLORER, OWN = "07_saliency_explorer", "12_your_own_images"
+EXPLORER, OWN, SETS = "07_saliency_explorer", "12_your_own_images", "13_hierarchies_and_sets"
 BOOKS = {
     name: nbformat.read(notebooks_folder() / f"{name}.ipynb", as_version=4)
-    for name in (*(c.name for c in (*CHAPTERS, SPARSE)), OWN)
+    for name in (*(c.name for c in (*CHAPTERS, SPARSE)), OWN, SETS)
 }
 
 
@@ -79,6 +80,14 @@ def test_what_only_teaches_can_be_left_out(name):
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "--quiet", "-"]
     found = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
+
+
+def test_a_chapter_that_runs_of_all_seeds_share_depends_on_none():
+    """Its name in the store of finished chapters does not hold the seed."""
+    one, other = RunConfig(seed=0), RunConfig(seed=1)
+    shared = [c.name for c in CHAPTERS if stage_key(one, c.stage) == stage_key(other, c.stage)]
+    assert shared == ["01_frozen_features"]
+    assert not [cell.id for name in shared for cell in BOOKS[name].cells if "config.seed" in cell.source]
 
 
 @pytest.fixture
@@ -349,6 +358,27 @@ def test_your_own_pictures(tmp_path, capsys):
     assert "because  feature" in out
     assert "broken.jpg: damaged" in err
     assert (tmp_path / "run" / "model" / "examples" / "feature_00.jpg").exists()
+
+
+@pytest.mark.chain
+def test_hierarchies_and_sets(smoke_copy, tmp_path, capsys):
+    """Chapter 13 on a finished run; its models then promise a confidence on the command line."""
+    values = {"run_folder": str(smoke_copy), "profile": "smoke", "draws": 50}
+    book, out = notebooks_folder() / f"{SETS}.ipynb", tmp_path / "out.ipynb"
+    papermill.execute_notebook(str(book), str(out), parameters=values, cwd=str(tmp_path), progress_bar=False)
+    figures = read_json(smoke_copy / "result.json")[SETS]["figures"]
+    assert figures["accuracy"] > 0.5
+    run = qpm_lib.open_run(smoke_copy, "smoke")
+    picture = str(run.dataset().root / run.dataset().files[0])
+    for name in ("model", "hierarchical"):
+        assert main(["predict", str(smoke_copy / name), picture, "--confidence", "0.8"]) == 0
+        assert "  possible  " in capsys.readouterr().out
+    weight = qpm_lib.DinoQPM.load(smoke_copy / "hierarchical").class_weight
+    shared = (weight @ weight.T).triu(1)
+    assert int((shared == weight.sum(1)[0] - 1).sum()) >= 3
+    for figure in ("13_tree", "13_sets"):
+        pixels = np.asarray(Image.open(smoke_copy / "figures" / f"{figure}.png").convert("RGB"))
+        assert (pixels != 255).any(-1).mean() > 0.03
 
 
 @pytest.mark.chain

@@ -29,12 +29,17 @@ def wishes(seed, f, c, n, k):
     rng = np.random.default_rng([seed, 1])
     order = rng.permutation(f)
     required, forbidden = int(rng.integers(0, min(n, 2) + 1)), int(rng.integers(0, min(f - n, 2) + 1))
-    pairs = [tuple(map(int, rng.choice(c, 2, replace=False))) for _ in range(int(rng.integers(0, 3)))] if c > 1 else []
-    few = math.comb(n, k) <= 20
+    few = c > 1 and math.comb(n, k) <= 20
+    pairs = (
+        {tuple(sorted(rng.choice(c, 2, replace=False).tolist())) for _ in range(int(rng.integers(0, 4)))}
+        if few
+        else set()
+    )
     chosen = {
         "required": order[:required].tolist(),
         "forbidden": order[f - forbidden :].tolist(),
-        "pair_constraints": pairs if few else [],
+        "pair_constraints": sorted(pairs) if few else [],
+        "n_pairs": int(rng.integers(0, len(pairs) + 1)) if pairs and rng.random() < 0.6 else None,
     }
     return chosen if not set(chosen["required"]) & set(chosen["forbidden"]) else {**chosen, "forbidden": []}
 
@@ -50,8 +55,9 @@ def exhaustive(a, r, **options):
     choices = [
         dict(zip(wishing, choice, strict=True))
         for choice in itertools.permutations(range(len(subsets)), len(wishing))
-        if all(
-            len(set(subsets[choice[wishing.index(c)]]) & set(subsets[choice[wishing.index(d)]])) >= problem.k - 1
+        if problem.n_alike
+        <= sum(
+            len(set(subsets[choice[wishing.index(c)]]) & set(subsets[choice[wishing.index(d)]])) == problem.k - 1
             for c, d in problem.sharing
         )
     ]

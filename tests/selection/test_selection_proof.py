@@ -14,7 +14,7 @@ from selection_cases import exhaustive, instance, twins, wishes
 
 from qpm_lib import selection
 from qpm_lib.selection.problem import make_problem
-from qpm_lib.selection.stages import class_sets, cuts, heuristic, sharing
+from qpm_lib.selection.stages import class_sets, cuts, heuristic, sharing, weaving
 from qpm_lib.selection.stages.assignment import assign
 from qpm_lib.selection.stages.bounds import root_bound
 from qpm_lib.selection.stages.local import local_cut, subset_values
@@ -50,8 +50,9 @@ def test_solve_with_wishes_equals_exhaustive_search(block):
         check(a, r, found, options, best)
         assert set(wanted["required"]) <= set(found.features.tolist())
         assert not set(wanted["forbidden"]) & set(found.features.tolist())
-        for c, d in wanted["pair_constraints"]:
-            assert (found.assignment[c] & found.assignment[d]).sum() >= options["n_per_class"] - 1
+        pairs, w = wanted["pair_constraints"], found.assignment
+        alike = sum((w[c] & w[d]).sum() == options["n_per_class"] - 1 for c, d in pairs)
+        assert alike >= (len(pairs) if wanted["n_pairs"] is None else wanted["n_pairs"])
 
 
 @pytest.mark.parametrize("seed", range(200, 216))
@@ -329,15 +330,39 @@ def test_no_sharing_cut_removes_a_selection_that_shares(seed):
     rng = np.random.default_rng(seed)
     a, _, options = instance(seed, f=7, c=2, n=4, k=2)
     problem = make_problem(a, None, **options, pair_constraints=[(0, 1)])
-    cut, at_point = class_sets.sharing_cut(problem, np.clip(rng.dirichlet(np.ones(7)) * 4, 0, 1), 0, 1)
+    cut, at_point = class_sets.sharing_cut(problem, np.clip(rng.dirichlet(np.ones(7)) * 4, 0, 1), 0, rng.random())
     for chosen, subsets, worth in everything(problem):
         pairs = [(p, q) for p, q in itertools.permutations(range(len(subsets)), 2) if set(subsets[p]) & set(subsets[q])]
-        best = max(worth[0, p] + worth[1, q] for p, q in pairs)
-        assert best <= cut.right + cut.coefficients @ chosen[cut.features] + 1e-6
-        exact, value = class_sets.sharing_cut(problem, chosen, 0, 1)
-        assert value == pytest.approx(best, abs=1e-6)
-        assert exact.classes == (0, 1)
+        alike, free = max(worth[0, p] + worth[1, q] for p, q in pairs), worth[0].max() + worth[1].max()
+        limit = cut.right + cut.coefficients @ chosen[cut.features]
+        assert alike <= limit + cut.similar.sum() + 1e-6
+        assert free <= limit + 1e-6
+        for share in (0.0, 0.3, 1.0):
+            exact, value = class_sets.sharing_cut(problem, chosen, 0, share)
+            assert value == pytest.approx(share * alike + (1 - share) * free, abs=1e-6)
+        assert (exact.classes, exact.links) == ((0, 1), (0,))
     assert np.isfinite(at_point) or cut.right == np.inf
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_good_sets_are_as_wished_and_the_estimate_is_exact_for_one_pair(seed):
+    rng = np.random.default_rng(seed)
+    a, _, options = instance(seed, f=9, c=6, n=7, k=3)
+    pairs = [(0, 1), (1, 2), (0, 2), (3, 4)]
+    problem = make_problem(a, None, **options, pair_constraints=pairs, n_pairs=int(rng.integers(1, 5)))
+    features = np.sort(rng.choice(9, 7, replace=False))
+    good, best = assign(problem, features, quick=True), assign(problem, features)
+    for found in (good, best):
+        w = found.matrix
+        assert (w.sum(1) == 3).all()
+        assert len({tuple(row) for row in w}) == 6
+        assert sum((w[c] & w[d]).sum() == 2 for c, d in pairs) >= problem.n_alike
+        assert found.loss >= best.loss - 1e-9
+    assert best.least == best.loss
+    assert good.loss <= 3 * best.loss + 1.0  # of values around 10: it is a start, not an answer
+    one = make_problem(a[:, :2], None, **options, pair_constraints=[(0, 1)])
+    value = one.value[features]
+    assert weaving.estimated_loss(value, 3, np.array([[0, 1]]), 1) == pytest.approx(assign(one, features).loss)
 
 
 def test_the_cut_for_unlike_sets_is_exact_at_a_selection():
@@ -390,6 +415,8 @@ def test_the_local_cut_is_the_convex_hull(seed):
         ({"required": [1.5]}, "required .=1.5. must be a whole number"),
         ({"pair_constraints": [(0, 4)]}, r"\(0, 4\): two different classes from 0 to 3"),
         ({"pair_constraints": [(2, 2)]}, "two different classes"),
+        ({"pair_constraints": [(0, 1)], "n_pairs": 2}, r"n_pairs .=2. must be from 0 to .* pair_constraints .=1"),
+        ({"pair_constraints": [(0, 1)], "n_pairs": 0.5}, "n_pairs .=0.5. must be a whole number"),
         (
             {"n_features": 4, "n_per_class": 3, "n_classes": 5, "pair_constraints": []},
             "5 classes cannot have different sets",
@@ -413,6 +440,9 @@ def test_class_pairs_that_cannot_all_be_alike_are_named():
         ValueError, match=r"pair_constraints \[\(0, .*\(2, 3\)\] contradict each other: with n_features .=4"
     ):
         selection.solve(a, None, n_features=4, n_per_class=2, pair_constraints=[(4, 5), *clique])
+    every = list(itertools.combinations(range(6), 2))  # of the six pairs out of four, twelve times two meet
+    with pytest.raises(ValueError, match=r"n_pairs .=13. of 15 pair_constraints cannot be fulfilled together"):
+        selection.solve(a, None, n_features=4, n_per_class=2, pair_constraints=every, n_pairs=13)
 
 
 def test_what_can_be_built_is_known_without_search(monkeypatch):
@@ -423,8 +453,8 @@ def test_what_can_be_built_is_known_without_search(monkeypatch):
             pairs = tuple(p for p in itertools.combinations(range(classes), 2) if rng.random() < share)
             if sharing._can_share(n, k, classes, pairs):
                 built += 1
-                assert sharing.settle_sharing(np.ones((n, classes)), k, list(pairs)) is not None
+                assert sharing.settle_sharing(np.ones((n, classes)), k, list(pairs), len(pairs)) is not None
     assert built > 5
     assert not sharing._can_share(4, 2, 4, tuple(itertools.combinations(range(4), 2)))
     monkeypatch.setattr(sharing, "settle_sharing", lambda *_: pytest.fail("searched for what can be built"))
-    sharing.check_sharing(50, 5, 200, tuple((c, c + 1) for c in range(0, 200, 2)))  # took minutes by search
+    sharing.check_sharing(50, 5, 200, tuple((c, c + 1) for c in range(0, 200, 2)), 100)  # took minutes by search

@@ -14,33 +14,20 @@ from jaxtyping import Bool, Float, Int
 
 from qpm_lib.selection.problem import SelectionProblem
 from qpm_lib.selection.stages.sharing import settle_sharing
+from qpm_lib.selection.stages.subsets import Subset, best_subsets
+from qpm_lib.selection.stages.weaving import weave
 
-Subset = tuple[int, ...]
+_EXACT = 3000
 
 
 class Assignment(NamedTuple):
-    """`matrix` (C, n) and `loss`: what the different sets cost against each class taking its k best."""
+    """`matrix` (C, n), `loss`: what its sets cost against each class taking its k best, and `least`: what any sets
+    that are as wished cost at least.
+    """
 
     matrix: Bool[np.ndarray, "classes n"]
     loss: float
-
-
-def best_subsets(values: Float[np.ndarray, "n"], k: int) -> Iterator[tuple[float, Subset]]:
-    """All k-subsets from the most to the least valuable, each with its loss and its ascending indices."""
-    order = np.argsort(-values, kind="stable").tolist()
-    ranked = values[order].tolist()
-    heap = [(0.0, tuple(range(k)))]
-    seen = {heap[0][1]}
-    while heap:
-        loss, ranks = heapq.heappop(heap)
-        yield loss, tuple(sorted(order[rank] for rank in ranks))
-        for i, rank in enumerate(ranks):
-            following = ranks[i + 1] if i + 1 < k else len(ranked)
-            if rank + 1 < following:
-                moved = (*ranks[:i], rank + 1, *ranks[i + 1 :])
-                if moved not in seen:
-                    seen.add(moved)
-                    heapq.heappush(heap, (loss + ranked[rank] - ranked[rank + 1], moved))
+    least: float
 
 
 class _Options:
@@ -116,31 +103,46 @@ def _settle(value: Float[np.ndarray, "n classes"], k: int, best: list[Subset]) -
     return sets, float(sum(lost))
 
 
-def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Assignment:
+def is_exact(problem: SelectionProblem) -> bool:
+    """Whether `assign` finds the best sets and proves it: where similar classes are asked for, only of few classes."""
+    involved = len({c for pair in problem.sharing for c in pair})
+    return (involved + len(problem.sharing)) * problem.n <= _EXACT
+
+
+def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"], *, quick: bool = False) -> Assignment:
     """The most valuable class sets of k features out of `features`, no two classes alike, similar where the problem
     asks for it.
+
+    Parameters
+    ----------
+    quick : take good sets where similar classes are asked for, without a proof.
     """
     value = problem.value[features]
     if problem.sharing:
-        return _assign_sharing(problem, value)
+        return _assign_sharing(problem, value, quick)
     top = np.argsort(-value, axis=0, kind="stable")[: problem.k]
     sets = [tuple(sorted(top[:, c].tolist())) for c in range(problem.n_classes)]
     sets, loss = _settle(value, problem.k, sets)
     matrix = np.zeros((problem.n_classes, len(features)), bool)
     for c, subset in enumerate(sets):
         matrix[c, list(subset)] = True
-    return Assignment(matrix, loss)
+    return Assignment(matrix, loss, loss)
 
 
-def _assign_sharing(problem: SelectionProblem, value: Float[np.ndarray, "n classes"]) -> Assignment:
-    sets = settle_sharing(value, problem.k, list(problem.sharing))
-    if sets is None:
-        raise ValueError(f"pair_constraints {list(problem.sharing)} cannot be fulfilled: see check_sharing")
-    matrix = np.zeros(value.T.shape, bool)
-    for c, subset in sets.items():
-        matrix[c, list(subset)] = True
+def _assign_sharing(problem: SelectionProblem, value: Float[np.ndarray, "n classes"], quick: bool) -> Assignment:
+    wishes, exact = (list(problem.sharing), problem.n_alike), is_exact(problem)
+    matrix = None if exact and not quick else weave(value, problem.k, *wishes)
+    proven = matrix is None
+    if matrix is None:
+        sets = settle_sharing(value, problem.k, *wishes)
+        if sets is None:
+            raise ValueError(f"pair_constraints {wishes[0]} cannot be fulfilled: see check_sharing")
+        matrix = np.zeros(value.T.shape, bool)
+        for c, subset in sets.items():
+            matrix[c, list(subset)] = True
     best = -np.partition(-value, problem.k - 1, axis=0)[: problem.k]
-    return Assignment(matrix, max(0.0, float(best.sum() - value.T[matrix].sum())))
+    loss = max(0.0, float(best.sum() - value.T[matrix].sum()))
+    return Assignment(matrix, loss, loss if proven else 0.0)
 
 
 def relaxed_objective(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> float:

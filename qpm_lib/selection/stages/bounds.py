@@ -40,7 +40,8 @@ class RootBound(NamedTuple):
 
 
 class Relaxation:
-    """The linear programme: columns s, theta, then y as they are asked for; row 0 is sum s = n, row r is rows[r - 1].
+    """The linear programme: columns s, theta, z, then y as they are asked for; row 0 is sum s = n, row r is
+    rows[r - 1].
 
     A row is a cut, or a group of features whose number of selected ones is limited by `limit`.
     """
@@ -49,18 +50,21 @@ class Relaxation:
         self.problem, self._status = problem, highspy.HighsModelStatus
         f, c = problem.value.shape
         self.model = Highs(solver="simplex", simplex_scale_strategy=0)
-        ranked = np.sort(problem.value, axis=0)
+        ranked, links = np.sort(problem.value, axis=0), len(problem.sharing)
         lower = np.zeros(f)
         lower[problem.required] = 1.0
         self._columns(
-            np.concatenate([-problem.bias, -np.ones(c)]),
-            np.concatenate([lower, ranked[: problem.k].sum(0)]),
-            np.concatenate([np.ones(f), ranked[-problem.k :].sum(0)]),
+            np.concatenate([-problem.bias, -np.ones(c), np.zeros(links)]),
+            np.concatenate([lower, ranked[: problem.k].sum(0), np.full(links, float(problem.all_alike))]),
+            np.concatenate([np.ones(f), ranked[-problem.k :].sum(0), np.ones(links)]),
         )
         self.model.addRow(problem.n, problem.n, f, np.arange(f, dtype=np.int32), np.ones(f))
         self.rows: list[Cut | Group] = []
-        self._lower, self._limited = lower, {}
+        self._lower, self._limited, self._first = lower, {}, f + c + links
         self.pair_column: dict[tuple[int, int], int] = {}
+        if links and not problem.all_alike:
+            nothing, least = np.empty(0), -float(problem.n_alike)
+            self.add([Cut((), np.empty(0, int), nothing, least, links=tuple(range(links)), similar=np.ones(links))])
 
     def _columns(self, cost: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
         starts, none = np.zeros(len(cost), np.int32), np.zeros(0, np.int32)
@@ -74,13 +78,22 @@ class Relaxation:
         fresh = list(dict.fromkeys(pair for cut in cuts for pair in cut.pairs if pair not in self.pair_column))
         if fresh:
             for pair in fresh:
-                self.pair_column[pair] = f + c + len(self.pair_column)
+                self.pair_column[pair] = self._first + len(self.pair_column)
             self._columns(self.problem.redundancy[tuple(np.array(fresh).T)], np.zeros(len(fresh)), np.ones(len(fresh)))
         columns = [
-            np.concatenate([cut.features, f + np.array(cut.classes, int), [self.pair_column[p] for p in cut.pairs]])
+            np.concatenate(
+                [
+                    cut.features,
+                    f + np.array(cut.classes, int),
+                    f + c + np.array(cut.links, int),
+                    [self.pair_column[p] for p in cut.pairs],
+                ]
+            )
             for cut in cuts
         ]
-        values = [np.concatenate([cut.coefficients, -np.ones(len(cut.classes)), cut.weights]) for cut in cuts]
+        values = [
+            np.concatenate([cut.coefficients, -np.ones(len(cut.classes)), cut.similar, cut.weights]) for cut in cuts
+        ]
         starts = np.cumsum([0] + [len(row) for row in columns[:-1]]).astype(np.int32)
         flat = np.concatenate(columns).astype(np.int32)
         lower = np.array([-cut.right for cut in cuts])
@@ -126,8 +139,8 @@ class Relaxation:
         paid = np.zeros((f, f))
         if self.pair_column:
             i, j = np.array(list(self.pair_column)).T
-            paid[i, j] = paid[j, i] = x[f + c :]
-        point = Point(np.clip(x[:f], 0, 1), x[f : f + c], paid)
+            paid[i, j] = paid[j, i] = x[self._first :]
+        point = Point(np.clip(x[:f], 0, 1), x[f : f + c], paid, x[f + c : self._first])
         return value, point, np.array(solution.col_dual)[:f]
 
     def slack(self) -> Float[np.ndarray, "rows"]:
@@ -138,10 +151,14 @@ class Relaxation:
     def purge(self, slack: float = _TIGHT) -> None:
         """Drop cuts with more slack than this, and groups that are free."""
         loose = self.slack() > slack
-        loose &= np.array([isinstance(row, Cut) or row not in self._limited for row in self.rows], bool)
+        loose &= np.array([self._may_go(row) for row in self.rows], bool)
         if loose.any():
             self.model.deleteRows(int(loose.sum()), (np.flatnonzero(loose) + 1).astype(np.int32))
             self.rows = [row for row, out in zip(self.rows, loose, strict=True) if not out]
+
+    def _may_go(self, row: Cut | Group) -> bool:
+        """All cuts but the number of pairs of classes that are alike, and groups that are free."""
+        return bool(row.classes or row.pairs) if isinstance(row, Cut) else row not in self._limited
 
 
 def root_bound(

@@ -39,24 +39,26 @@ class Separator(pyscipopt.Conshdlr):
         self.pairs = np.argwhere(np.triu(problem.redundancy, 1) > 0)
         self.pair_of = {pair: p for p, pair in enumerate(map(tuple, self.pairs.tolist()))}
 
-    def bind(self, s: list, theta: list, y: list) -> None:
+    def bind(self, s: list, theta: list, y: list, alike: list) -> None:
         """Take the variables of the model."""
-        self.s, self.theta, self.y = s, theta, y
+        self.s, self.theta, self.y, self.alike = s, theta, y, alike
 
     def point(self, solution: object = None) -> Point:
         """Values of a solution, by default of the current linear programme."""
         read = self.model.getSolVal
-        s, theta, y = (np.array([read(solution, v) for v in group]) for group in (self.s, self.theta, self.y))
+        groups = self.s, self.theta, self.y, self.alike
+        s, theta, y, alike = (np.array([read(solution, v) for v in group]) for group in groups)
         paid = np.zeros_like(self.problem.redundancy)
         if len(y):
             i, j = self.pairs.T
             paid[i, j] = paid[j, i] = y
-        return Point(np.clip(s, 0, 1), theta, paid)
+        return Point(np.clip(s, 0, 1), theta, paid, alike)
 
     def terms(self, cut: Cut) -> list[tuple]:
-        """The left side of sum theta - w y - a s <= right."""
+        """The left side of sum theta - w y - a s - u z <= right."""
         terms = [(self.theta[c], 1.0) for c in cut.classes]
         terms += [(self.s[f], -float(a)) for f, a in zip(cut.features, cut.coefficients, strict=True)]
+        terms += [(self.alike[q], -float(u)) for q, u in zip(cut.links, cut.similar, strict=True)]
         return terms + [(self.y[self.pair_of[pair]], -float(w)) for pair, w in zip(cut.pairs, cut.weights, strict=True)]
 
     def _add(self, cuts: list[Cut]) -> dict:
@@ -120,7 +122,7 @@ class Separator(pyscipopt.Conshdlr):
         both = np.outer(chosen, chosen) & (self.problem.redundancy > 0)
         if (point.paid[both] < 1 - 1e-5).any():
             return False
-        return bool(point.theta.sum() <= bound.sum() - assign(self.problem, np.flatnonzero(chosen)).loss + 1e-4)
+        return bool(point.theta.sum() <= bound.sum() - assign(self.problem, np.flatnonzero(chosen)).least + 1e-4)
 
     def conslock(self, constraint: object, locktype: int, nlockspos: int, nlocksneg: int) -> None:
         """Tell SCIP in which directions a change of a variable can hurt."""
@@ -131,6 +133,8 @@ class Separator(pyscipopt.Conshdlr):
             self.model.addVarLocksType(v, locktype, nlocksneg, nlockspos)
         for v in self.y:
             self.model.addVarLocksType(v, locktype, nlockspos, nlocksneg)
+        for v in self.alike:
+            self.model.addVarLocksType(v, locktype, both, both)
 
 
 class Watch(pyscipopt.Eventhdlr):

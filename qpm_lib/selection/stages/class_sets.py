@@ -10,6 +10,7 @@ from qpm_lib.selection.stages.assignment import assign
 from qpm_lib.selection.stages.cuts import ZERO, Cut, Point, class_bounds, dense_cut
 
 _MAX_UNLIKE = 60
+_ENOUGH, _ALIKE = 2.0, 1e-3
 
 
 def filled_weights(
@@ -65,7 +66,7 @@ def unlike_cuts(
     )  # (s - a)(s - b) >= 0: an upper bound of what is shared
     cuts = []
     for first, second in zip(c.tolist(), d.tolist(), strict=True):
-        if (first, second) in problem.sharing:
+        if problem.all_alike and (first, second) in problem.sharing:
             continue
         shared = np.maximum(weights[:, first] + weights[:, second] - available, 0).sum()
         found = unlike_cut(problem, point.s, first, second) if shared > problem.k - 1 + 1e-6 else None
@@ -76,37 +77,68 @@ def unlike_cuts(
     return cuts
 
 
-def sharing_cut(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int, d: int) -> tuple[Cut, float]:
-    """The tightest cut at s from two classes having exactly k - 1 features in common, and its value there.
+def _near_top(problem: SelectionProblem, s: Float[np.ndarray, "features"], c: int, d: int) -> Int[np.ndarray, "near"]:
+    """Features that a fractional selection can give to two classes, alone or together."""
+    support = np.flatnonzero(s > ZERO)
+    near = np.zeros(len(support), bool)
+    vc, vd = problem.value[support, c], problem.value[support, d]
+    for value in (vc, vd, vc + vd):
+        order = np.argsort(-value, kind="stable")
+        filled = np.cumsum(s[support][order]) - s[support][order]
+        near[order[filled < _ENOUGH * problem.k]] = True
+    return support[near]
 
-    Each feature serves both classes (k - 1 of them), only c (one) or only d (one). The dual of that transportation
-    problem gives theta_c + theta_d <= (k - 1) p + l_c + l_d + sum_f s_f max(0, V_fc + V_fd - p, V_fc - l_c, V_fd - l_d)
-    for any p, l_c, l_d.
+
+def sharing_cut(
+    problem: SelectionProblem, s: Float[np.ndarray, "features"], link: int, alike: float = 1.0
+) -> tuple[Cut, float]:
+    """The tightest cut found at s and z from two classes having k - 1 features in common when z = 1, and its value
+    there.
+
+    A share z of the two classes is alike: k - 1 features serve both and one more each of them, different ones. The
+    rest, 1 - z, is free: k features for each. No feature is used by a class more than s, nor in a part more than that
+    part. The dual of this transportation problem is linear in s and z, and feasible for every other feature, too, when
+    that one's price is raised as needed: so it holds for all selections.
     """
     from scipy.optimize import linprog
+    from scipy.sparse import eye, kron
 
-    support, k = np.flatnonzero(s > ZERO), problem.k
-    vc, vd, m = problem.value[support, c], problem.value[support, d], len(support)
+    (c, d), k, near = problem.sharing[link], problem.k, _near_top(problem, s, *problem.sharing[link])
+    vc, vd, m = problem.value[near, c], problem.value[near, d], len(near)
+    # both; c and d where alike; c and d where free
+    used = [[1, 1, 0, 1, 0], [1, 0, 1, 0, 1], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
+    rest = 1 - alike
+    right = np.concatenate([s[near], s[near], s[near], np.full(m, alike), np.full(m, rest), np.full(m, rest)])
+    wanted = np.array([(k - 1) * alike, alike, alike, k * rest, k * rest])
     result = linprog(
-        -np.concatenate([vc + vd, vc, vd]),
-        A_ub=np.hstack([np.eye(m)] * 3),
-        b_ub=s[support],
-        A_eq=np.kron(np.eye(3), np.ones(m)),
-        b_eq=[k - 1, 1, 1],
+        -np.concatenate([vc + vd, vc, vd, vc, vd]),
+        A_ub=kron(np.array(used, float), eye(m)).tocsr(),
+        b_ub=right,
+        A_eq=kron(np.eye(5), np.ones(m)).tocsr(),
+        b_eq=wanted,
         method="highs-ds",
     )
     if result.status != 0:
         return Cut((c, d), np.empty(0, int), np.empty(0), np.inf), np.inf
-    p, lc, ld = -result.eqlin.marginals
+    both, lc, ld, gc, gd = -result.eqlin.marginals
+    price = -result.ineqlin.marginals.reshape(6, m).clip(max=0.0)
+    full = np.zeros((6, len(s)))
+    full[:, near] = price
     vc, vd = problem.value[:, c], problem.value[:, d]
-    dense = np.maximum.reduce([np.zeros(len(s)), vc + vd - p, vc - lc, vd - ld])
-    right = (k - 1) * p + lc + ld
-    return dense_cut((c, d), dense, right), float(right + dense @ s)
+    u = np.maximum(full[0], vc - gc - full[4])
+    v = np.maximum(full[1], vd - gd - full[5])
+    e = np.maximum.reduce([full[2], vc + vd - both - u - v - full[3], vc - lc - u - full[3], vd - ld - v - full[3]])
+    inside = (k - 1) * both + lc + ld + full[3].sum()
+    outside = k * (gc + gd) + full[4:].sum()
+    dense = u + v + e
+    cut = dense_cut((c, d), dense, outside)._replace(links=(link,), similar=np.array([inside - outside]))
+    return cut, float(outside + (inside - outside) * alike + dense @ s)
 
 
 def sharing_cuts(problem: SelectionProblem, point: Point, tolerance: float) -> list[Cut]:
-    """Violated cuts of the class pairs that must have k - 1 features in common."""
-    found = [sharing_cut(problem, point.s, c, d) for c, d in problem.sharing]
+    """Violated cuts of the class pairs that must have k - 1 features in common, as far as they are chosen to."""
+    alike = np.clip(point.alike, 0, 1)
+    found = [sharing_cut(problem, point.s, q, float(alike[q])) for q in np.flatnonzero(alike > _ALIKE).tolist()]
     return [cut for cut, value in found if point.theta[list(cut.classes)].sum() > value + tolerance]
 
 
@@ -149,7 +181,7 @@ def whole_cuts(
     chosen = point.s > 0.5
     features = np.flatnonzero(chosen)
     level, bound = class_bounds(problem, chosen.astype(float), order)
-    loss = assign(problem, features).loss
+    loss = assign(problem, features).least
     if point.theta.sum() <= bound.sum() - loss + tolerance:
         return []
     cuts = [

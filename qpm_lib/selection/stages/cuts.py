@@ -1,7 +1,8 @@
 """Inequalities that hold for every selection with different class sets, found where a fractional point violates them.
 
-The programme is solved over s (which features), theta (value of each class) and y (which penalised pairs are paid for).
-All cuts have one shape: sum of theta over some classes - sum w y <= right + sum a s.
+The programme is solved over s (which features), theta (value of each class), y (which penalised pairs are paid for) and
+z (which pairs of classes have most features in common).
+All cuts have one shape: sum of theta over some classes - sum w y <= right + sum a s + sum u z.
 """
 
 from itertools import combinations
@@ -18,7 +19,9 @@ ZERO = 1e-9
 
 
 class Cut(NamedTuple):
-    """sum of theta over `classes` - `weights` @ y[`pairs`] <= `right` + `coefficients` @ s[`features`]."""
+    """sum of theta over `classes` - `weights` @ y[`pairs`] <= `right` + `coefficients` @ s[`features`] + `similar` @
+    z[`links`].
+    """
 
     classes: tuple[int, ...]
     features: Int[np.ndarray, "a"]
@@ -26,14 +29,19 @@ class Cut(NamedTuple):
     right: float
     pairs: tuple[tuple[int, int], ...] = ()
     weights: Float[np.ndarray, "p"] = np.empty(0)
+    links: tuple[int, ...] = ()
+    similar: Float[np.ndarray, "l"] = np.empty(0)
 
 
 class Point(NamedTuple):
-    """A solution of a relaxation: s (F,) in 0 to 1, theta (C,), and the pairs paid for, y (F, F) symmetric."""
+    """A solution of a relaxation: s (F,) in 0 to 1, theta (C,), the pairs paid for, y (F, F) symmetric, and z (P,) of
+    the pairs of classes.
+    """
 
     s: Float[np.ndarray, "features"]
     theta: Float[np.ndarray, "classes"]
     paid: Float[np.ndarray, "features features"]
+    alike: Float[np.ndarray, "links"] = np.empty(0)
 
 
 def dense_cut(classes: tuple[int, ...], dense: Float[np.ndarray, "features"], right: float) -> Cut:

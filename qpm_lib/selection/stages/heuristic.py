@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from qpm_lib.selection.problem import SelectionProblem
 from qpm_lib.selection.stages.assignment import assign, relaxed_objective
+from qpm_lib.selection.stages.weaving import estimated_loss
 
 _EPSILON = 1e-7
 _TRIES = 200
@@ -89,31 +90,51 @@ def _search(
     return best
 
 
-def evaluate(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Candidate:
-    """A feature set with its exact value: what its classes are worth when their sets differ."""
+def evaluate(problem: SelectionProblem, features: Int[np.ndarray, "n"], *, quick: bool = False) -> Candidate:
+    """A feature set with its exact value: what its classes are worth when their sets differ. `quick`: with the first
+    good sets where some shall be similar.
+    """
     features = np.sort(features)
-    return Candidate(features, relaxed_objective(problem, features) - assign(problem, features).loss)
+    return Candidate(features, relaxed_objective(problem, features) - assign(problem, features, quick=quick).loss)
 
 
 def _polish(problem: SelectionProblem, candidate: Candidate, stop: float) -> Candidate:
     """Swaps that improve the exact value, tried in the order of their relaxed gain until time `stop`;
-    for sets whose classes clash.
+    for sets whose classes clash. Where similar classes are asked for, an estimate stands for the exact value on the
+    way.
     """
-    tries = _TRIES // 10 if problem.sharing else _TRIES
+    features = candidate.features
+    value = _estimate(problem, features) if problem.sharing else candidate.objective
     while time.monotonic() < stop:
-        gains = swap_gains(problem, candidate.features)
-        relaxed = relaxed_objective(problem, candidate.features)
-        order = np.argsort(-gains, axis=None)[:tries]
+        gains = swap_gains(problem, features)
+        relaxed = relaxed_objective(problem, features)
+        order = np.argsort(-gains, axis=None)[:_TRIES]
         for inn, out in zip(*np.unravel_index(order, gains.shape), strict=True):
-            if relaxed + gains[inn, out] <= candidate.objective + _EPSILON or time.monotonic() > stop:
-                return candidate
-            trial = evaluate(problem, np.where(np.arange(problem.n) == out, inn, candidate.features))
-            if trial.objective > candidate.objective + _EPSILON:
-                candidate = trial
+            if relaxed + gains[inn, out] <= value + _EPSILON or time.monotonic() > stop:
+                return _settled(problem, candidate, features)
+            trial = np.sort(np.where(np.arange(problem.n) == out, inn, features))
+            worth = _estimate(problem, trial)
+            if worth > value + _EPSILON:
+                features, value = trial, worth
                 break
         else:
-            return candidate
-    return candidate
+            break
+    return _settled(problem, candidate, features)
+
+
+def _estimate(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> float:
+    """The exact value, or about that where similar classes are asked for."""
+    if not problem.sharing:
+        return evaluate(problem, features).objective
+    links = np.array(problem.sharing, int)
+    loss = estimated_loss(problem.value[features], problem.k, links, problem.n_alike)
+    return relaxed_objective(problem, features) - loss
+
+
+def _settled(problem: SelectionProblem, candidate: Candidate, features: Int[np.ndarray, "n"]) -> Candidate:
+    if np.array_equal(features, candidate.features):
+        return candidate
+    return max(candidate, evaluate(problem, features, quick=True), key=lambda found: found.objective)
 
 
 def search(
@@ -144,7 +165,7 @@ def improve(
 ) -> Candidate:
     """The best set a short tabu search finds from a given one."""
     rng, stop = np.random.default_rng([seed, 31]), time.monotonic() + time_limit
-    return _polish(problem, evaluate(problem, _search(problem, start, 10, rng, stop)), stop)
+    return _polish(problem, evaluate(problem, _search(problem, start, 10, rng, stop), quick=True), stop)
 
 
 def _iterate(
@@ -155,14 +176,14 @@ def _iterate(
     rng: np.random.Generator,
     stop: float,
 ) -> Candidate:
-    best = evaluate(problem, _search(problem, start, patience, rng, stop))
+    best = evaluate(problem, _search(problem, start, patience, rng, stop), quick=True)
     if problem.n == problem.n_candidates:
         return best
     for round_ in range(rounds):
         if time.monotonic() > stop:
             break
         again = _disturbed(problem, best.features, rng) if round_ % 2 else greedy(problem, rng)
-        trial = evaluate(problem, _search(problem, again, patience, rng, stop))
+        trial = evaluate(problem, _search(problem, again, patience, rng, stop), quick=True)
         best = max(best, trial, key=lambda candidate: candidate.objective)
     return _polish(problem, best, stop)
 

@@ -25,24 +25,24 @@ class Proof(NamedTuple):
     status: str
 
 
+_SETTINGS = {
+    "misc/allowstrongdualreds": False,
+    "misc/allowweakdualreds": False,
+    "presolving/maxrounds": 0,
+    "separating/maxroundsroot": 200,
+    "separating/maxrounds": 5,
+    "branching/relpscost/initcand": 8,
+    "branching/relpscost/maxlookahead": 4,
+    "branching/relpscost/sbiterquot": 0.2,
+    "branching/relpscost/sbiterofs": 1000,
+}
+
+
 def _build(problem: SelectionProblem, seed: int, time_limit: float, gap: float) -> tuple[pyscipopt.Model, Separator]:
     model = pyscipopt.Model("qpm")
     model.hideOutput()
-    settings = {
-        "limits/time": max(time_limit, 0.01),
-        "randomization/randomseedshift": seed % 2**31,
-        "misc/allowstrongdualreds": False,
-        "misc/allowweakdualreds": False,
-        "presolving/maxrounds": 0,
-        "separating/maxroundsroot": 200,
-        "separating/maxrounds": 5,
-        "limits/gap": gap,
-        "branching/relpscost/initcand": 8,
-        "branching/relpscost/maxlookahead": 4,
-        "branching/relpscost/sbiterquot": 0.2,
-        "branching/relpscost/sbiterofs": 1000,
-    }
-    model.setParams(settings)
+    limits = {"limits/time": max(time_limit, 0.01), "limits/gap": gap, "randomization/randomseedshift": seed % 2**31}
+    model.setParams({**_SETTINGS, **limits})
     top = np.sort(problem.value, axis=0)[-problem.k :].sum(0)
     lower = np.zeros(problem.n_candidates)
     lower[problem.required] = 1.0
@@ -58,9 +58,13 @@ def _build(problem: SelectionProblem, seed: int, time_limit: float, gap: float) 
         model.addVar(vtype="C", lb=0.0, ub=1.0, obj=-float(problem.redundancy[i, j]), name=f"y{i}_{j}")
         for i, j in handler.pairs
     ]
+    least = float(problem.all_alike)
+    alike = [model.addVar(vtype="C", lb=least, ub=1.0, name=f"z{q}") for q in range(len(problem.sharing))]
     model.setMaximize()
     model.addCons(pyscipopt.quicksum(s) == problem.n)
-    handler.bind(s, theta, y)
+    if alike:
+        model.addCons(pyscipopt.quicksum(alike) >= problem.n_alike)
+    handler.bind(s, theta, y, alike)
     options = {
         "sepapriority": 1000,
         "enfopriority": -1,
@@ -88,6 +92,8 @@ def _submit(model: pyscipopt.Model, handler: Separator, candidate: Candidate) ->
         model.setSolVal(solution, handler.theta[c], float(v))
     for p in np.flatnonzero(chosen[handler.pairs].all(1)):
         model.setSolVal(solution, handler.y[p], 1.0)
+    for q, (c, d) in enumerate(problem.sharing):
+        model.setSolVal(solution, handler.alike[q], float((matrix[c] & matrix[d]).sum() == problem.k - 1))
     model.addSol(solution)
 
 
@@ -110,7 +116,7 @@ def prove(
     on_progress : called with incumbent and bound.
     """
     model, handler = _build(problem, seed, time_limit, gap)
-    for cut in cuts or []:
+    for cut in (cut for cut in cuts or [] if cut.classes or cut.pairs):
         model.addCons(pyscipopt.quicksum(a * v for v, a in handler.terms(cut)) <= float(cut.right), removable=True)
     _submit(model, handler, start)
     model.includeEventhdlr(Watch(on_progress, handler.trouble), "qpm_watch", "progress")

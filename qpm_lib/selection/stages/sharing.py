@@ -8,6 +8,8 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
+from qpm_lib.selection.stages.weaving import weave
+
 Sets = dict[int, tuple[int, ...]]
 
 
@@ -16,26 +18,27 @@ def _programme(
     k: int,
     classes: list[int],
     sharing: list[tuple[int, int]],
+    n_alike: int,
     single: list[tuple[int, ...]],
 ) -> Sets | None:
-    """Most valuable sets for `classes`: different and k - 1 in common where asked, each set in `single` used once at
-    most; None if impossible.
+    """Most valuable sets for `classes`: at least k - 1 in common for `n_alike` of the pairs, each set in `single` used
+    once at most; None if impossible.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_matrix
 
     n, m = len(value), len(classes)
     column = {c: q * n for q, c in enumerate(classes)}
-    n_weights, n_common = n * m, n * len(sharing)
+    n_weights, n_common = n * m, (n + 1) * len(sharing)
     total = n_weights + n_common + m * len(single)
     rows: list[tuple[list[int], list[float], float, float]] = []
     for c in classes:
         rows.append((list(range(column[c], column[c] + n)), [1.0] * n, k, k))
     for q, (c, d) in enumerate(sharing):
-        first = n_weights + q * n
-        rows.append((list(range(first, first + n)), [1.0] * n, k - 1, k - 1))
+        first = n_weights + q * (n + 1)  # what both use, and whether they are alike
+        rows.append((list(range(first, first + n + 1)), [1.0] * n + [1.0 - k], 0.0, np.inf))
         rows += [([first + f, column[e] + f], [1.0, -1.0], -np.inf, 0.0) for f in range(n) for e in (c, d)]
-        rows += [([column[c] + f, column[d] + f, first + f], [1.0, 1.0, -1.0], -np.inf, 1.0) for f in range(n)]
+    rows.append(([n_weights + q * (n + 1) + n for q in range(len(sharing))], [1.0] * len(sharing), n_alike, np.inf))
     for q, subset in enumerate(single):
         first = n_weights + n_common + q * m
         rows.append((list(range(first, first + m)), [1.0] * m, -np.inf, 1.0))
@@ -57,8 +60,11 @@ def _programme(
     return {c: tuple(np.flatnonzero(weights[q]).tolist()) for q, c in enumerate(classes)}
 
 
-def settle_sharing(value: Float[np.ndarray, "n classes"], k: int, sharing: list[tuple[int, int]]) -> Sets | None:
-    """The most valuable sets of all classes: different, and similar where asked. None when no such sets exist.
+def settle_sharing(
+    value: Float[np.ndarray, "n classes"], k: int, sharing: list[tuple[int, int]], n_alike: int
+) -> Sets | None:
+    """The most valuable sets of all classes: different, and at least `n_alike` of the pairs similar. None when no such
+    sets exist.
 
     Classes without a wish keep their k best features unless a set is wanted twice; then they join the integer
     programme.
@@ -68,7 +74,7 @@ def settle_sharing(value: Float[np.ndarray, "n classes"], k: int, sharing: list[
     involved, single = {c for pair in sharing for c in pair}, []
     while True:
         if involved:
-            found = _programme(value, k, sorted(involved), sharing, single)
+            found = _programme(value, k, sorted(involved), sharing, n_alike, single)
             if found is None:
                 return None
             sets |= found
@@ -108,24 +114,32 @@ def _can_share(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], .
     return True
 
 
-def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], ...]) -> None:
+def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], ...], n_alike: int) -> None:
     """Refuse wishes that no selection can fulfil, and name the ones that clash. Values do not matter, only n and k do.
 
     Raises
     ------
     ValueError : naming a smallest group of pair constraints that contradict each other.
     """
-    if _can_share(n, k, n_classes, sharing):
-        return
     value = np.zeros((n, n_classes)) + np.arange(n, 0, -1)[:, None] * 1e-3
-    if settle_sharing(value, k, list(sharing)) is not None:
+    if n_alike == len(sharing) and _can_share(n, k, n_classes, sharing):
         return
+    if weave(value, k, list(sharing), n_alike) is not None:
+        return
+    if settle_sharing(value, k, list(sharing), n_alike) is not None:
+        return
+    if n_alike < len(sharing):
+        raise ValueError(
+            f"n_pairs (={n_alike}) of {len(sharing)} pair_constraints cannot be fulfilled together: with n_features "
+            f"(={n}) and n_per_class (={k}) there are no different sets of which so many share {k - 1} features; "
+            "lower n_pairs"
+        )
     clash = list(sharing)
     for pair in sharing:
         fewer = [other for other in clash if other != pair]
         classes = sorted({c for q in fewer for c in q})
         renamed = [(classes.index(c), classes.index(d)) for c, d in fewer]
-        if fewer and settle_sharing(value[:, : len(classes)], k, renamed) is None:
+        if fewer and settle_sharing(value[:, : len(classes)], k, renamed, len(renamed)) is None:
             clash = fewer
     raise ValueError(
         f"pair_constraints {clash} contradict each other: with n_features (={n}) and n_per_class (={k}) there are no "
