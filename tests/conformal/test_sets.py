@@ -72,6 +72,15 @@ def test_sets_hold_the_true_class_as_often_as_promised(method):
         assert sizes[:, i].mean() < len(WEIGHT)
 
 
+def test_a_classifier_that_is_right_often_enough_names_one_class():
+    """The level is k then, and nobody but the predicted class goes along so far."""
+    labels = torch.arange(200) % 5
+    vector = WEIGHT[labels] * (1 + torch.rand(200, 6, generator=torch.Generator().manual_seed(0)))
+    sets = HierarchicalSets(WEIGHT).fit(vector, vector @ WEIGHT.T, labels, 0.1)
+    assert sets.rule().level == 3
+    assert sets.predict(vector, vector @ WEIGHT.T).sum(1).tolist() == [1] * 200
+
+
 def test_a_level_from_the_same_pictures_promises_less_but_uses_all():
     vector, logits, labels = drawn(200, torch.Generator().manual_seed(0))
     assert HierarchicalSets(WEIGHT, split="published").fit(vector, logits, labels).rule().count == 200
