@@ -37,11 +37,11 @@ def naive(vector, weight, p, c, k):
 
 
 def naive_score(vector, weight, p, c, level, k):
-    """The formula of the paper, and 1 above the level."""
+    """The formula of the paper, and the levels that are lacking above the level."""
     depth, one, other = naive(vector, weight, p, c, k)
     value = lambda f: 0.0 if f is None else float(vector[f])
     if depth < level:
-        return 1.0
+        return level - depth
     return -(sum(value(one[j]) for j in range(level, depth)) + (value(other[depth]) if depth < k else 0.0))
 
 
