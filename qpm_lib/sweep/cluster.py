@@ -147,7 +147,8 @@ def _checked(client: "Client", folders: Sequence[Path], device: str) -> Workers:
     except ImportError as error:
         raise RuntimeError(f"a worker cannot import this package ({error}): install the same version there") from error
     except CommClosedError as error:
-        raise RuntimeError("a worker was lost before it began (too little memory?): run the same command again") from error
+        words = "a worker was lost before it began (too little memory?): run the same command again"
+        raise RuntimeError(words) from error
     finally:
         for folder in folders:
             (folder / token).unlink(missing_ok=True)
