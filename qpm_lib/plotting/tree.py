@@ -40,7 +40,7 @@ def class_tree(
         words = {"rotation": 90, "ha": "center", "va": "top", "fontsize": 7, "color": ink}
         ax.text(place[c], k + 0.25, class_names[c], weight="bold" if c in members else "normal", **words)
     if level is not None:
-        ax.axhline(level + 0.5, color="#0072B2", linestyle="--", linewidth=1.2)
+        ax.axhline(min(level + 0.5, k + 0.15), color="#0072B2", linestyle="--", linewidth=1.2)
     ax.set(xlim=(-0.8, len(features) - 0.2), ylim=(k + 0.2, -0.3), ylabel="level")
     ax.set_xticks([])
     ax.set_yticks(range(k + 1))
