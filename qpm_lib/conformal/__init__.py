@@ -3,7 +3,7 @@
 from qpm_lib.conformal.baselines import SoftmaxSets
 from qpm_lib.conformal.hierarchy import Hierarchy, hierarchy, path_scores
 from qpm_lib.conformal.quantile import conformal_quantile, coverage_interval, mean_coverage_interval, smallest_alpha
-from qpm_lib.conformal.sets import Calibration, HierarchicalSets, Rule, Split, too_few
+from qpm_lib.conformal.sets import Calibration, HierarchicalSets, Rule, Split
 
 __all__ = [
     "Calibration",
@@ -18,5 +18,4 @@ __all__ = [
     "mean_coverage_interval",
     "path_scores",
     "smallest_alpha",
-    "too_few",
 ]

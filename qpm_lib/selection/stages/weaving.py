@@ -33,9 +33,11 @@ class Weaving:
 
     def alone(self) -> Bool[np.ndarray, "classes n"]:
         """Every class takes the best set that none before it has."""
-        sets = np.zeros(self.value.T.shape, bool)
-        used: set[tuple[int, ...]] = set()
-        for c in range(len(sets)):
+        return self._rest(np.zeros(self.value.T.shape, bool), set())
+
+    def _rest(self, sets: Bool[np.ndarray, "classes n"], used: set[tuple[int, ...]]) -> Bool[np.ndarray, "classes n"]:
+        """The same for the classes that have no set yet."""
+        for c in np.flatnonzero(~sets.any(1)):
             subset = next(q for _, q in best_subsets(self.value[:, c], self.k) if q not in used)
             used.add(subset)
             sets[c, list(subset)] = True
@@ -57,12 +59,7 @@ class Weaving:
                 free.remove(f)
                 used.add(tuple(sorted((*core, f))))
                 sets[c, [*core, f]] = True
-        for c in range(len(sets)):
-            if not sets[c].any():
-                subset = next(q for _, q in best_subsets(self.value[:, c], self.k) if q not in used)
-                used.add(subset)
-                sets[c, list(subset)] = True
-        return sets
+        return self._rest(sets, used)
 
     def _groups(self) -> list[list[int]]:
         """Linked classes, cut where a group would have more members than one core can tell apart."""
