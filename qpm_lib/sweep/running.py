@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qpm_lib.core import RunConfig, cache_folder, choose_device
 from qpm_lib.report import build_report
-from qpm_lib.runs import ChapterError, ChapterStore, RunFolder, run_chapters
+from qpm_lib.runs import ChapterError, ChapterReport, ChapterStore, RunFolder, run_chapters
 from qpm_lib.sweep.cluster import Workers, import_distributed
 from qpm_lib.sweep.plan import Plan, last_chapter
 from qpm_lib.sweep.points import Point
@@ -140,23 +141,24 @@ def _error(future: Any, what: str) -> str:
     return str(error) if isinstance(error, ChapterError | ValueError | RuntimeError) else f"{what}: {error!r}"
 
 
-def _prepare(job: _Job) -> tuple[RunFolder, ChapterStore]:
+def _run(job: _Job) -> tuple[RunFolder, list[ChapterReport]]:
+    """On a worker: the chapters of a point up to one, as far as they are not known."""
     os.environ["QPM_CACHE"] = job.cache
     choose_device(job.config.device)
-    return RunFolder(Path(job.folder), job.config), ChapterStore(Path(job.store), job.computer)
+    run, store = RunFolder(Path(job.folder), job.config), ChapterStore(Path(job.store), job.computer)
+    # The context of a task is a copy of its worker's, in which the event loop of another thread may be noted.
+    return run, Context().run(run_chapters, run, end=job.chapter, parameters=job.parameters, store=store)
 
 
 def _chapter(job: _Job, _before: object) -> tuple[str, float, str]:
-    """On a worker: the chapters of a point up to one that is not known yet."""
-    run, store = _prepare(job)
-    report = run_chapters(run, end=job.chapter, parameters=job.parameters, store=store)[-1]
+    """On a worker: a chapter that is not known yet, and what came of it."""
+    report = _run(job)[1][-1]
     return report.status, report.seconds, ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in report.figures.items())
 
 
 def _finish(job: _Job, _last: object) -> tuple[str, float, str]:
     """On a worker: all chapters of a point from the store, and its report."""
-    run, store = _prepare(job)
-    reports = run_chapters(run, end=job.chapter, parameters=job.parameters, store=store)
+    run, reports = _run(job)
     build_report(run, job.parameters)
     statuses = [report.status for report in reports]
     return "done", 0.0, ", ".join(f"{statuses.count(s)} {s}" for s in dict.fromkeys(statuses))

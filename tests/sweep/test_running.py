@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from distributed import Client, KilledWorker, LocalCluster
+from jupyter_core.utils import ensure_event_loop
 from small_course import write_chapter
 
 from qpm_lib.cli import main
@@ -46,7 +47,10 @@ def collect():
 
 @pytest.fixture(scope="module")
 def workers():
-    """A thread in the place of processes, so that it sees the tiny chapters."""
+    """A thread in the place of processes, so that it sees the tiny chapters. The main thread has an event loop of its
+    own, as after a chapter that was executed in it.
+    """
+    ensure_event_loop()
     options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         yield Workers(client, 1, "here", 1)
