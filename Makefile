@@ -24,7 +24,7 @@ tutorial: $(READY)
 	$(BIN)/qpm run --profile toy --out runs/toy
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 faults: $(READY)
 	$(BIN)/python tests/faults/harness.py

@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ["QPM_CACHE"] = tempfile.mkdtemp(prefix="qpm-test-cache-")
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["MPLBACKEND"] = "agg"
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // workers, 1))
 
 from jaxtyping import install_import_hook
 
@@ -54,8 +56,11 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["QPM_CACHE"], ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
+        # Of several processes, one executes the chain; the tests of a file stay together.
+        item.add_marker(pytest.mark.xdist_group("smoke" if "smoke" in item.fixturenames else item.path.stem))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="CUDA is not available on this machine"))
         if "photographs" in item.keywords and not PHOTOGRAPHS.exists():
