@@ -2,18 +2,27 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
+import ctypes
+import os
+import platform
+
 import torch
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
+_LARGEST = 2**31 - 1
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """`auto` is CUDA where it works and the CPU elsewhere; every other name is a device of torch.
+
+    On the CPU the process keeps the memory that large tensors leave (`reuse_memory`).
 
     Raises
     ------
     ValueError : for a name that torch does not know, or a device that is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -21,7 +30,28 @@ def choose_device(name: str = "auto") -> torch.device:
         raise ValueError(
             f"device (={name!r}) is not available on this machine: use device=cpu or device=auto"
         ) from error
+    if device.type == "cpu":
+        reuse_memory()
     return device
+
+
+def reuse_memory() -> bool:
+    """Keep the memory of large tensors that are freed for those that come next, which a training step is full of.
+
+    By default glibc gives blocks of more than 128 kB to 32 MB back, and the system fills the next ones with zeros, page
+    by page: a fifth of a step of the toy profile (`python benchmarks/training.py`). The process keeps up to its
+    largest need until it ends. Variables of the environment that set the same (`MALLOC_TRIM_THRESHOLD_`,
+    `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`) are respected.
+
+    Returns
+    -------
+    Whether the C library does so: other ones than glibc have habits of their own.
+    """
+    chosen = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if chosen or platform.libc_ver()[0] != "glibc":
+        return False
+    set_option = ctypes.CDLL(None).mallopt
+    return all([set_option(option, _LARGEST) for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD)])
 
 
 def mixed_precision(device: torch.device, *, on_cpu: bool = False) -> AbstractContextManager:

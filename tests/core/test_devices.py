@@ -1,6 +1,10 @@
 """Precision and devices: what is chosen, and that no device type is a problem."""
 
 import ast
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +41,34 @@ def test_bf16_on_the_cpu_only_if_asked_for_and_full_precision_inside_it():
         assert product(device) == torch.bfloat16
         with full_precision(device):
             assert product(device) == torch.float32
+
+
+FAULTS = """
+import resource, torch
+from qpm_lib.core.devices import reuse_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**23)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), reuse_memory(), faults() and faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.parametrize("chosen", [{}, {"MALLOC_TOP_PAD_": "131072"}])
+def test_memory_of_large_tensors_is_used_again_unless_the_environment_says_otherwise(chosen):
+    """Counted are pages that the system has to hand out, for ten tensors of 32 MB of which one lives at a time."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=others | chosen, capture_output=True, text=True, check=True
+    )
+    before, reused, after = run.stdout.split()
+    assert reused == str(not chosen)
+    assert int(before) > 10_000
+    assert int(after) < 100 if not chosen else int(after) > 10_000
 
 
 @pytest.mark.gpu
