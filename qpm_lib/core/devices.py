@@ -1,10 +1,9 @@
 """Where tensors live and in which precision they are multiplied, in one place."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import ctypes
 import os
 import platform
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
