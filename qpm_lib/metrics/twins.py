@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -27,8 +27,9 @@ class TwinSplit(NamedTuple):
     Attributes
     ----------
     row : of the picture, which the model answers rightly. twin : the other species. part : in which they differ.
-    feature : of the class, at the level at which the twin leaves its path; -1 where none is on there. shown : the part
-        of which that feature's map says most. before, after : the prediction set, and the one with the part drawn away.
+    feature : that only one of the two has, at the level at which the twin leaves the path of the class (of the two
+        features there, it is the stronger one); -1 where none is on there. shown : the part of which that feature's map
+        says most. before, after : the prediction set, and the one with the part drawn away.
     """
 
     row: int
@@ -55,7 +56,7 @@ def twin_splits(
     *,
     alpha: float = 0.1,
 ) -> list[TwinSplit]:
-    """The splits in some pictures; those of species without a twin, or that are answered wrongly, are left out.
+    """The split in each of some pictures; species without a twin, and pictures answered wrongly, are left out.
 
     A map says of each part what comes nearest to it when parts are painted on the patch grid (`read_out`).
     """
@@ -70,9 +71,7 @@ def twin_splits(
         if int(logits[0].argmax()) != label:
             continue
         tree, both = sets.tree(vector, logits), sets.predict(vector, logits, alpha).numpy()
-        level = int(tree.depth[0, other[0]])
-        path = tree.path[0].tolist()
-        feature, shown = path[level] if level < len(path) else -1, ""
+        feature, shown = _splitting(tree.features[0], tree.values[0], int(tree.depth[0, other[0]]), label, other[0]), ""
         if feature >= 0:
             regions = np.stack([whole.parts == PARTS.index(part) for part in VARIED])
             rest = ~regions.any(0, keepdims=True)
@@ -80,3 +79,12 @@ def twin_splits(
             shown = VARIED[int(np.tensordot(weights[:-1], maps[0, feature].numpy(), 2).argmax())]
         found.append(TwinSplit(row, label, other[0], other[1], feature, shown, both[0], both[1]))
     return found
+
+
+def _splitting(
+    features: Int[Tensor, "classes k"], values: Float[Tensor, "classes k"], level: int, label: int, other: int
+) -> int:
+    """The feature by which two paths part: the weaker one of the two at that level may belong to both classes."""
+    if level == features.shape[1]:
+        return -1
+    return int(features[label if values[label, level] >= values[other, level] else other, level])

@@ -6,7 +6,7 @@ problem, solved by shortest augmenting paths over sets that are listed only when
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from qpm_lib.selection.stages.sharing import settle_sharing
 from qpm_lib.selection.stages.subsets import Subset, best_subsets
 from qpm_lib.selection.stages.weaving import weave
 
-_EXACT = 3000
+_EXACT, _EPSILON = 3000, 1e-6
 
 
 class Assignment(NamedTuple):
@@ -130,19 +130,33 @@ def assign(problem: SelectionProblem, features: Int[np.ndarray, "n"], *, quick: 
 
 
 def _assign_sharing(problem: SelectionProblem, value: Float[np.ndarray, "n classes"], quick: bool) -> Assignment:
-    wishes, exact = (list(problem.sharing), problem.n_alike), is_exact(problem)
-    matrix = None if exact and not quick else weave(value, problem.k, *wishes)
-    proven = matrix is None
-    if matrix is None:
-        sets = settle_sharing(value, problem.k, *wishes)
-        if sets is None:
-            raise ValueError(f"pair_constraints {wishes[0]} cannot be fulfilled: see check_sharing")
-        matrix = np.zeros(value.T.shape, bool)
-        for c, subset in sets.items():
-            matrix[c, list(subset)] = True
-    best = -np.partition(-value, problem.k - 1, axis=0)[: problem.k]
+    wishes, limit, found = (list(problem.sharing), problem.n_alike), np.inf, []
+    if is_exact(problem) and not quick:
+        found, limit = _settled(value, problem.k, *wishes)
+    if not found or limit > value.T[found[0]].sum() + _EPSILON:
+        found += [matrix for matrix in [weave(value, problem.k, *wishes)] if matrix is not None]
+    if not found and limit == np.inf:
+        found, limit = _settled(value, problem.k, *wishes)
+    if not found:
+        raise ValueError(f"no class sets were found with which {wishes[1]} of pair_constraints {wishes[0]} are alike")
+    matrix, best = max(found, key=lambda m: value.T[m].sum()), -np.partition(-value, problem.k - 1, axis=0)[: problem.k]
     loss = max(0.0, float(best.sum() - value.T[matrix].sum()))
-    return Assignment(matrix, loss, loss if proven else 0.0)
+    return Assignment(matrix, loss, float(np.clip(best.sum() - limit, 0.0, loss)))
+
+
+def _settled(
+    value: Float[np.ndarray, "n classes"], k: int, sharing: list[tuple[int, int]], n_alike: int
+) -> tuple[list[Bool[np.ndarray, "classes n"]], float]:
+    """The sets of `settle_sharing` as a matrix, if there are any, and their limit."""
+    sets, limit = settle_sharing(value, k, sharing, n_alike)
+    return ([] if sets is None else [_matrix(sets, value)]), limit
+
+
+def _matrix(sets: Mapping[int, Subset], value: Float[np.ndarray, "n classes"]) -> Bool[np.ndarray, "classes n"]:
+    matrix = np.zeros(value.T.shape, bool)
+    for c, subset in sets.items():
+        matrix[c, list(subset)] = True
+    return matrix
 
 
 def relaxed_objective(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> float:

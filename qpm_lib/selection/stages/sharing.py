@@ -4,6 +4,7 @@ same).
 
 from collections import defaultdict
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +12,17 @@ from jaxtyping import Float
 from qpm_lib.selection.stages.weaving import weave
 
 Sets = dict[int, tuple[int, ...]]
+
+_NODES, _INFEASIBLE = 500, 2  # the second is scipy's number for it
+
+
+class Settled(NamedTuple):
+    """Sets of the classes, or None where none were found, and what no sets can be worth more than: -inf where none
+    exist.
+    """
+
+    sets: Sets | None
+    limit: float
 
 
 def _programme(
@@ -20,9 +32,9 @@ def _programme(
     sharing: list[tuple[int, int]],
     n_alike: int,
     single: list[tuple[int, ...]],
-) -> Sets | None:
+) -> Settled:
     """Most valuable sets for `classes`: at least k - 1 in common for `n_alike` of the pairs, each set in `single` used
-    once at most; None if impossible.
+    once at most. The search ends after `_NODES` nodes.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_matrix
@@ -51,39 +63,44 @@ def _programme(
     cost = np.zeros(total)
     cost[:n_weights] = -value[:, classes].T.ravel()
     limits = LinearConstraint(matrix, np.array([r[2] for r in rows]), np.array([r[3] for r in rows]))
-    result = milp(
-        cost, integrality=np.ones(total), bounds=Bounds(0, 1), constraints=limits, options={"mip_rel_gap": 0.0}
-    )
+    options = {"mip_rel_gap": 0.0, "node_limit": _NODES}
+    result = milp(cost, integrality=np.ones(total), bounds=Bounds(0, 1), constraints=limits, options=options)
+    if result.status == _INFEASIBLE:
+        return Settled(None, -np.inf)
+    limit = np.inf if result.mip_dual_bound is None else -float(result.mip_dual_bound)
     if result.x is None:
-        return None
+        return Settled(None, limit)
     weights = result.x[:n_weights].reshape(m, n) > 0.5
-    return {c: tuple(np.flatnonzero(weights[q]).tolist()) for q, c in enumerate(classes)}
+    return Settled({c: tuple(np.flatnonzero(weights[q]).tolist()) for q, c in enumerate(classes)}, limit)
 
 
 def settle_sharing(
     value: Float[np.ndarray, "n classes"], k: int, sharing: list[tuple[int, int]], n_alike: int
-) -> Sets | None:
-    """The most valuable sets of all classes: different, and at least `n_alike` of the pairs similar. None when no such
-    sets exist.
+) -> Settled:
+    """The most valuable sets of all classes: different, and at least `n_alike` of the pairs similar; good ones, with a
+    limit, where the search is long.
 
     Classes without a wish keep their k best features unless a set is wanted twice; then they join the integer
     programme.
     """
     top = np.argsort(-value, axis=0, kind="stable")[:k]
-    sets: Sets = {c: tuple(sorted(top[:, c].tolist())) for c in range(value.shape[1])}
+    sets = {c: tuple(sorted(top[:, c].tolist())) for c in range(value.shape[1])}
+    alone = np.take_along_axis(value, top, 0)
+    limit = float(alone.sum())
     involved, single = {c for pair in sharing for c in pair}, []
     while True:
         if involved:
             found = _programme(value, k, sorted(involved), sharing, n_alike, single)
-            if found is None:
-                return None
-            sets |= found
+            limit = found.limit + float(np.delete(alone, sorted(involved), axis=1).sum())
+            if found.sets is None:
+                return Settled(None, limit)
+            sets |= found.sets
         owners: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for c, subset in sets.items():
             owners[subset].append(c)
         clashing = {subset: classes for subset, classes in owners.items() if len(classes) > 1}
         if not clashing:
-            return sets
+            return Settled(sets, limit)
         for subset, classes in clashing.items():
             if involved.issuperset(classes):
                 single.append(subset)
@@ -115,7 +132,8 @@ def _can_share(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], .
 
 
 def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int], ...], n_alike: int) -> None:
-    """Refuse wishes that no selection can fulfil, and name the ones that clash. Values do not matter, only n and k do.
+    """Refuse wishes that are proven to be impossible, and name the ones that clash. Values do not matter, only n and k
+    do.
 
     Raises
     ------
@@ -126,7 +144,7 @@ def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int]
         return
     if weave(value, k, list(sharing), n_alike) is not None:
         return
-    if settle_sharing(value, k, list(sharing), n_alike) is not None:
+    if settle_sharing(value, k, list(sharing), n_alike).limit > -np.inf:
         return
     if n_alike < len(sharing):
         raise ValueError(
@@ -139,7 +157,7 @@ def check_sharing(n: int, k: int, n_classes: int, sharing: tuple[tuple[int, int]
         fewer = [other for other in clash if other != pair]
         classes = sorted({c for q in fewer for c in q})
         renamed = [(classes.index(c), classes.index(d)) for c, d in fewer]
-        if fewer and settle_sharing(value[:, : len(classes)], k, renamed, len(renamed)) is None:
+        if fewer and settle_sharing(value[:, : len(classes)], k, renamed, len(renamed)).limit == -np.inf:
             clash = fewer
     raise ValueError(
         f"pair_constraints {clash} contradict each other: with n_features (={n}) and n_per_class (={k}) there are no "
