@@ -11,8 +11,8 @@ from qpm_lib.cli.output import pairs, show, show_table
 
 _MINUTE = 60.0
 NAME, SHORT = "run", "run the chapters into a run folder"
-DESCRIPTION = """Runs the chapters 01 to 11 through papermill into a run folder: settings, results, figures, the model,
-the executed notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a
+DESCRIPTION = """Runs the chapters 01 to 11 and 13 through papermill into a run folder: settings, results, figures, the
+model, the executed notebooks and report/index.html. Finished chapters whose settings did not change are skipped, so a
 stopped run goes on; chapters that another run has finished with the same settings, pictures and program are taken from
 the cache folder (see qpm cache)."""
 

@@ -63,7 +63,7 @@ def hierarchy(
     ValueError : for negative features, or a class layer that is not binary or gives classes different numbers of
         features.
     """
-    k = _per_class(weight)
+    k = features_per_class(weight)
     if (vector < 0).any():
         raise ValueError(f"features must not be negative (smallest: {vector.min():.3g}): a ReLU comes before them")
     used = weight.nonzero()[:, 1].view(len(weight), k)
@@ -75,7 +75,7 @@ def hierarchy(
     return Hierarchy(predicted, features, values, depth)
 
 
-def _per_class(weight: Float[Tensor, "classes n"]) -> int:
+def features_per_class(weight: Float[Tensor, "classes n"]) -> int:
     """k, where the class layer is binary and all classes have as many features."""
     counts = (weight != 0).sum(1)
     if not ((weight == 0) | (weight == 1)).all() or counts.min() != counts.max() or counts.min() < 1:

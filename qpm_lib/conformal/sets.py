@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qpm_lib.conformal.hierarchy import Hierarchy, hierarchy, path_scores
+from qpm_lib.conformal.hierarchy import Hierarchy, features_per_class, hierarchy, path_scores
 from qpm_lib.conformal.quantile import check_alpha, conformal_quantile, smallest_alpha
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,16 @@ class HierarchicalSets:
     weight : W (C, n), binary. split : `strict` chooses the level on one half of the calibration pictures and the
         quantile on the other, which keeps the promise exactly; `published` uses all of them for both. seed : of the
         halves.
+
+    Raises
+    ------
+    ValueError : for another split, or a class layer that is not binary.
     """
 
     def __init__(self, weight: Float[Tensor, "classes n"], *, split: Split = "strict", seed: int = 0) -> None:
         if split not in get_args(Split):
             raise ValueError(f"split (={split!r}) must be one of {', '.join(get_args(Split))}")
+        features_per_class(weight)
         self.weight, self.split, self.seed = weight, split, seed
         self.calibration: Calibration | None = None
         self.alpha = 0.1

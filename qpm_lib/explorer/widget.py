@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from qpm_lib.conformal import HierarchicalSets
 from qpm_lib.data import ImageDataset
 from qpm_lib.explain import compare_classes
 from qpm_lib.explorer.callbacks import set_quietly, told
 from qpm_lib.explorer.controls import feature_options
+from qpm_lib.explorer.promise import Promise
 from qpm_lib.explorer.reasons import Reasons
 from qpm_lib.explorer.words import comparison_html, firing_html, users_html
 from qpm_lib.features import FeatureStore
@@ -24,12 +26,21 @@ _EXAMPLES, _LONGEST_NAME = 6, 60
 
 
 class Explorer(Reasons):
-    """The explorer as a widget; made by `explore`. Controls are attributes (see `Controls`)."""
+    """The explorer as a widget; made by `explore`. Controls are attributes (see `Controls`); `promise` is the tab of
+    the sets, None without them.
+    """
 
-    def __init__(self, model: DinoQPM, dataset: ImageDataset, store: FeatureStore) -> None:
+    def __init__(
+        self, model: DinoQPM, dataset: ImageDataset, store: FeatureStore, sets: HierarchicalSets | None = None
+    ) -> None:
         self._renamed: dict[int, str] = {}
         self._examples: np.ndarray | None = None
         super().__init__(model, dataset, store)
+        self.promise = None
+        if sets:
+            self.promise = Promise(sets, model.class_names, self.names, self.colours)
+            self.tabs.children = (*self.tabs.children, self.promise)
+            self.tabs.set_title(len(self.tabs.children) - 1, "how sure")
         self._wire()
         self._filter()
         self._describe_feature()
@@ -67,10 +78,12 @@ class Explorer(Reasons):
         self.upload.on_file(self._uploaded, self._refuse)
 
     def _new_picture(self) -> None:
-        """Compare with the runner-up."""
+        """Compare with the runner-up; what is still possible."""
         best = np.argsort(-self.seen.logits, kind="stable")
         rival = next((int(c) for c in best if c != self.target), self.target)
         set_quietly(self.other, rival, self._compare)
+        if self.promise:
+            self.promise.show(self.seen.values, self.seen.logits)
 
     def _show_target(self) -> None:
         super()._show_target()
@@ -148,12 +161,15 @@ class Explorer(Reasons):
         self.firing.value = firing_html(self.seen.maps, place, self.names, self.weight[self.target] != 0)
 
 
-def explore(model: DinoQPM, dataset: ImageDataset, *, store: FeatureStore | None = None) -> Explorer:
+def explore(
+    model: DinoQPM, dataset: ImageDataset, *, store: FeatureStore | None = None, sets: HierarchicalSets | None = None
+) -> Explorer:
     """The explorer for a model and the data set it was trained on; show it as the last value of a cell.
 
     Parameters
     ----------
-    store : features of the data set; None opens those in the cache, or extracts them.
+    store : features of the data set; None opens those in the cache, or extracts them. sets : what the model promises
+        (`load_calibration`, chapter 13); they have a tab of their own, with a slider for the confidence.
 
     Raises
     ------
@@ -166,4 +182,4 @@ def explore(model: DinoQPM, dataset: ImageDataset, *, store: FeatureStore | None
             "take the data set that the model was trained on"
         )
     store = store or FeatureStore.extract(dataset, model.backbone).to(model.device)
-    return Explorer(model, dataset, store)
+    return Explorer(model, dataset, store, sets)

@@ -3,6 +3,7 @@
 from qpm_lib.model.adapter import Output
 from qpm_lib.model.answer_figure import heat_map_figure, save_heat_map
 from qpm_lib.model.calibrated import (
+    CONFIDENCES,
     calibrate,
     calibration_rows,
     load_calibration,
@@ -31,6 +32,7 @@ from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.model.stages import fine_tune, train_dense, train_linear_probe
 
 __all__ = [
+    "CONFIDENCES",
     "Classifier",
     "DenseModel",
     "DinoQPM",

@@ -15,7 +15,7 @@ from qpm_lib.model.outputs import outputs
 from qpm_lib.model.qpm import DinoQPM
 
 NAME = "calibration"
-_SHOWN = (0.88, 0.9, 0.925, 0.95, 0.975)
+CONFIDENCES = (0.88, 0.9, 0.925, 0.95, 0.975)
 
 
 def calibration_rows(
@@ -74,7 +74,7 @@ def save_calibration(folder: Path, sets: HierarchicalSets, pictures: Sequence[st
     kept = sets.calibration
     if kept is None:
         raise ValueError("these sets are not calibrated: call fit first")
-    rules = {f"{confidence:g}": sets.rule(1 - confidence)._asdict() for confidence in _SHOWN}
+    rules = {f"{confidence:g}": sets.rule(1 - confidence)._asdict() for confidence in CONFIDENCES}
     made_for = file_hash(folder / "model.safetensors")
     card = {"model": made_for, "split": sets.split, "confidences": without_nan(rules)}
     arrays = {name: tensor.numpy() for name, tensor in kept._asdict().items()}
@@ -86,20 +86,21 @@ def load_calibration(folder: Path, model: DinoQPM) -> HierarchicalSets:
 
     Raises
     ------
-    ValueError : when it was never calibrated (says how), the files are damaged, or they are of another model.
+    ValueError : when its class layer is not binary, it was never calibrated (says how), or the files are damaged or of
+        another model.
     """
+    sets = HierarchicalSets(model.class_weight.detach().cpu())
     if not (folder / f"{NAME}.json").exists():
         raise ValueError(
-            f"{folder} is not calibrated, so that it cannot promise a confidence: run chapter 13 "
-            "(13_hierarchies_and_sets.ipynb) with run_folder set to its run; it sets test pictures aside for that"
+            f"{folder} is not calibrated, so that it cannot promise a confidence: `qpm run` without --to, or with "
+            "--to 13, does it with test pictures that it sets aside"
         )
     with saved_arrays(folder, NAME, what="calibration", chapter="13") as (arrays, card):
         kept = Calibration(*(torch.as_tensor(arrays[name]) for name in Calibration._fields))
         m, levels = kept.scores.shape
         if kept.depth.shape != (m,) or kept.for_level.shape != (m,) or levels != model.n_per_class + 1:
             raise ValueError("it does not fit the model")
-        sets = HierarchicalSets(model.class_weight.detach().cpu(), split=card["split"])
-        made_for = card["model"]
+        sets.split, made_for = card["split"], card["model"]
     if made_for != file_hash(folder / "model.safetensors"):
         raise ValueError(f"{folder} was calibrated for another model: run chapter 13 again")
     sets.calibration = kept

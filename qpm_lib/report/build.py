@@ -11,7 +11,7 @@ import numpy as np
 
 from qpm_lib.comparison import Comparison
 from qpm_lib.core import read_object, stage_key
-from qpm_lib.model import DinoQPM
+from qpm_lib.model import DinoQPM, load_calibration
 from qpm_lib.report.classes import class_page, classes_page
 from qpm_lib.report.clusters import clusters_page
 from qpm_lib.report.explorer_page import explorer_page
@@ -128,7 +128,11 @@ def _view(run: RunFolder, folder: Path, current: Collection[str]) -> ModelView |
     if maker_of("clusters/clusters.json", run, current):
         with contextlib.suppress(ValueError):
             clusters = run.load_inspection()
-    return ModelView(model, snapshot, folder, others=others, clusters=clusters)
+    sets = None
+    if maker_of("model/calibration.json", run, current):
+        with contextlib.suppress(ValueError):
+            sets = load_calibration(run.path / "model", model)
+    return ModelView(model, snapshot, folder, others=others, clusters=clusters, sets=sets)
 
 
 def _agree(model: DinoQPM, snapshot: Snapshot) -> bool:

@@ -1,10 +1,16 @@
 """The page of mistakes: which features made each of them."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from qpm_lib.conformal import HierarchicalSets
 from qpm_lib.explain import compare_classes
+from qpm_lib.model import CONFIDENCES
 from qpm_lib.report.pages import Page, render
 from qpm_lib.report.view import ModelView
 
@@ -30,11 +36,23 @@ class Reason:
         return self.added - self.usually
 
 
+class Doubt(NamedTuple):
+    """What would have been said instead with a promise: the smallest confidence at which the truth is in the set (the
+    largest one that was looked at where it never is), the set, most probable first, and the calibrated level.
+    """
+
+    confidence: float
+    classes: tuple[int, ...]
+    level: int
+    has_truth: bool
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A wrong answer: its scores, the lead of the answer here and at the usual values of the truth, and the reasons.
 
-    `rest` is what the constants, and features that both classes have with different weights, add to the lead.
+    `rest` is what the constants, and features that both classes have with different weights, add to the lead. `doubt`
+    is None for a model that promises nothing.
     """
 
     row: int
@@ -46,6 +64,7 @@ class Mistake:
     usual_lead: float
     reasons: tuple[Reason, ...]
     rest: float
+    doubt: Doubt | None = None
 
     @property
     def lead(self) -> float:
@@ -100,7 +119,23 @@ def explain_mistake(view: ModelView, position: int) -> Mistake:
         usual_lead=lead - float(difference @ (values - usual)),
         reasons=tuple(sorted(reasons, key=lambda reason: -reason.moved)),
         rest=lead - sum(reason.added for reason in reasons),
+        doubt=_doubt(view.sets, torch.from_numpy(values), view, truth) if view.sets else None,
     )
+
+
+def _doubt(sets: HierarchicalSets, values: Float[Tensor, "n"], view: ModelView, truth: int) -> Doubt | None:
+    """The sets of one picture at more and more confidence, until the truth is in."""
+    scores, found = values @ torch.from_numpy(view.weight).T + torch.from_numpy(view.constants), None
+    for confidence in CONFIDENCES:
+        rule = sets.rule(1 - confidence)
+        if np.isinf(rule.quantile):
+            break
+        inside = sets.predict(values[None], scores[None], 1 - confidence)[0]
+        classes = sorted(inside.nonzero()[:, 0].tolist(), key=lambda c: -float(scores[c]))
+        found = Doubt(confidence, tuple(classes), rule.level, bool(inside[truth]))
+        if found.has_truth:
+            break
+    return found
 
 
 def _rank(value: float, usual: float, below: float) -> str:

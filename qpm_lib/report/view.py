@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qpm_lib.conformal import HierarchicalSets
 from qpm_lib.data import read_image
 from qpm_lib.explain import Inspection
 from qpm_lib.model import DinoQPM
@@ -19,7 +20,7 @@ class ModelView:
     Parameters
     ----------
     snapshot : its answers, with `pictures/` already in `folder`. others : maps of explanation methods for its pictures.
-        clusters : what the encoder groups together in them.
+        clusters : what the encoder groups together in them. sets : what the model promises.
 
     Attributes
     ----------
@@ -37,8 +38,9 @@ class ModelView:
         *,
         others: MethodMaps | None = None,
         clusters: Inspection | None = None,
+        sets: HierarchicalSets | None = None,
     ) -> None:
-        self.model, self.snapshot, self.folder = model, snapshot, folder
+        self.model, self.snapshot, self.folder, self.sets = model, snapshot, folder, sets
         fits = others is not None and np.array_equal(others.rows, snapshot.rows)
         self.others = dict(others.maps) if fits else {}
         known = clusters is not None and clusters.names == tuple(str(row) for row in snapshot.rows)

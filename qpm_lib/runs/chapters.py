@@ -55,6 +55,12 @@ CHAPTERS = (
         ("09_inside_the_encoder", "10_importance_ranking"),
         ("comparison/comparison.json", "comparison/comparison.safetensors"),
     ),
+    Chapter(
+        "13_hierarchies_and_sets",
+        "model",
+        ("04_fine_tuning",),
+        ("model/calibration.json", "model/calibration.safetensors", "hierarchical/model.json"),
+    ),
 )
 # Every chapter has this parameter: false leaves out the cells with this tag, which only teach.
 LESSON = "lesson"
@@ -62,12 +68,14 @@ SPARSE = CHAPTERS[2]._replace(name="03_sparse_linear_model")
 
 
 def chain(config: RunConfig) -> tuple[Chapter, ...]:
-    """The chapters of a run; the baselines have their own chapter 3."""
+    """The chapters of a run. The baselines have their own chapter 3, and no chapter 13: their class layers are no
+    hierarchies.
+    """
     if config.selection.method == "qpm":
         return CHAPTERS
     names = {CHAPTERS[2].name: SPARSE.name}
     return tuple(
-        c._replace(name=names.get(c.name, c.name), needs=tuple(names.get(n, n) for n in c.needs)) for c in CHAPTERS
+        c._replace(name=names.get(c.name, c.name), needs=tuple(names.get(n, n) for n in c.needs)) for c in CHAPTERS[:-1]
     )
 
 

@@ -1,6 +1,7 @@
 """The explorer without a browser: values are set, buttons are clicked, and what the widgets then show is checked."""
 
 import io
+import re
 import shutil
 from dataclasses import replace
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from qpm_lib.conformal.sets import HierarchicalSets
 from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.explorer.controls import PER_PAGE
 from qpm_lib.explorer.widget import explore
 from qpm_lib.features.store import FeatureStore
+from qpm_lib.model.calibrated import calibrate, strengths
 from qpm_lib.model.head import FixedHead
 from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.plotting.canvas import Canvas, framed, place_in_words, to_jpeg
@@ -472,3 +475,32 @@ def test_clusters_of_the_encoder_and_their_number(explorer):
     explorer.opacity.value = 0.8
     explorer.method.value = "features"
     assert explorer.granularity.layout.display == "none"
+
+
+def test_a_slider_for_the_confidence_prunes_the_tree(folder, toy, toy_store, backbone):
+    model = DinoQPM.load(folder).with_backbone(backbone)
+    sets = calibrate(model, toy_store, toy_store.rows(train=True), split="published")
+    explorer = explore(model, toy, store=toy_store, sets=sets)
+    promise = explorer.promise
+    assert explorer.tabs.titles[-1] == "how sure"
+    vector, logits = strengths(model, toy_store, torch.as_tensor(toy.test_rows))
+    pictures = {}
+    for position, row in enumerate(toy.test_rows.tolist()):
+        explorer.show_row(row)
+        for confidence in promise.confidence.options:
+            promise.confidence.value = confidence
+            inside = sets.predict(vector, logits, 1 - confidence)[position]
+            said = re.search("<b>(.*)</b>", promise.possible.value).group(1).split(" or ")
+            assert sorted(said) == sorted(toy.class_names[c] for c in inside.nonzero()[:, 0])
+            assert (shown(promise.tree) < 100).any()
+            pictures[row, len(said)] = promise.tree.value
+    grown = [row for row in toy.test_rows.tolist() if sum(r == row for r, _ in pictures) > 1]
+    assert grown
+    for row in grown:
+        drawn = [picture for (r, _), picture in pictures.items() if r == row]
+        assert len(set(drawn)) == len(drawn)
+    few = HierarchicalSets(model.class_weight.detach(), split="published").fit(
+        vector[[0, 0]], logits[[0, 0]], torch.tensor([0, 1])
+    )
+    with pytest.raises(ValueError, match="2 calibration pictures support no confidence"):
+        explore(model, toy, store=toy_store, sets=few)

@@ -1,6 +1,6 @@
 """Kill runs, sweeps and extractions at random moments until they are done, and compare what they leave.
 
-    python tests/faults/harness.py [--kills 50] [--to 11] [--profile smoke] [--seed 0] [--folder FOLDER]
+    python tests/faults/harness.py [--kills 50] [--to 13] [--profile smoke] [--seed 0] [--folder FOLDER]
 
 Each round begins with empty folders and an empty cache. In a round of a run, SIGKILL comes once in every chapter, after
 a random part of its time, to the command or to one of the processes that it started (a kernel, a process that draws or
@@ -257,7 +257,7 @@ class Faults:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--to", default="11")
+    parser.add_argument("--to", default="13")
     parser.add_argument("--profile", default="smoke")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="default: a temporary folder, which is deleted")

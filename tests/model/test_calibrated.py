@@ -64,7 +64,7 @@ def test_the_promise_belongs_to_one_model(calibrated, untrained, backbone):
     with torch.no_grad():
         model.adapter.layers[0].bias.add_(1.0)
     model.save(calibrated, backbone=backbone.fingerprint)
-    with pytest.raises(ValueError, match=r"is not calibrated.* run chapter 13 .13_hierarchies_and_sets.ipynb"):
+    with pytest.raises(ValueError, match=r"is not calibrated.*`qpm run` without --to"):
         load_calibration(calibrated, model)
     for name, content in kept.items():
         (calibrated / name).write_bytes(content)
@@ -124,5 +124,5 @@ def test_a_model_that_is_not_calibrated_says_how(folder, toy, tmp_path, capsys):
     toy.image(0).save(tmp_path / "0.png")
     assert main(["predict", str(folder), str(tmp_path / "0.png"), "--confidence", "0.9"]) == 1
     error = capsys.readouterr().err
-    assert "run chapter 13 (13_hierarchies_and_sets.ipynb) with run_folder set to its run" in error
+    assert "`qpm run` without --to, or with --to 13, does it" in error
     assert len(error.strip().splitlines()) == 1

@@ -14,6 +14,7 @@ from PIL import Image
 
 from qpm_lib.core.profiles import load_profile
 from qpm_lib.data.pictures import read_image
+from qpm_lib.model.calibrated import CONFIDENCES, calibrate, strengths
 from qpm_lib.model.head import FixedHead
 from qpm_lib.model.outputs import outputs_of
 from qpm_lib.model.qpm import DinoQPM
@@ -220,6 +221,32 @@ def test_what_moved_the_lead_adds_up_too(view):
         ]
         assert sum(moved) == pytest.approx(lead - usually, abs=0.03)
         assert all(later <= earlier + 0.021 for earlier, later in pairwise(moved))
+
+
+def test_mistakes_say_what_would_have_been_said_with_a_promise(view, model, toy, toy_store):
+    """The smallest confidence at which the truth is named, found without the page's own search."""
+    assert 'class="doubt"' not in mistakes_page(view).body
+    rows, snapshot = toy_store.rows(train=True), view.snapshot
+    view.sets = calibrate(model, toy_store, rows, split="published")
+    vector, logits = strengths(model, toy_store, torch.as_tensor(snapshot.rows))
+    sections, named = mistakes_page(view).body.split("<section")[1:], 0
+    for position, section in enumerate(sections):
+        inside = {
+            confidence: view.sets.predict(vector, logits, 1 - confidence)[position].numpy()
+            for confidence in CONFIDENCES
+            if np.isfinite(view.sets.rule(1 - confidence).quantile)
+        }
+        truth = snapshot.labels[snapshot.kept[position]]
+        fits = [confidence for confidence, classes in inside.items() if classes[truth]]
+        confidence = float(re.search(r"a confidence of (0\.\d+)", section).group(1))
+        assert confidence == (min(fits) if fits else max(inside))
+        words = re.search(r'<p class="doubt">(.*?)</p>', section).group(1)
+        assert ("it would have said" in words) == bool(fits)
+        if fits:
+            linked = {int(c) for c in re.findall(r"class_(\d+)\.html", words)}
+            assert linked == set(np.flatnonzero(inside[confidence]).tolist())
+            named += 1
+    assert named
 
 
 def test_a_run_without_mistakes_says_so(view):

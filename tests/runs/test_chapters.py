@@ -30,7 +30,7 @@ from qpm_lib.runs.folder import RunFolder
 EXPLORER, OWN, SETS = "07_saliency_explorer", "12_your_own_images", "13_hierarchies_and_sets"
 BOOKS = {
     name: nbformat.read(notebooks_folder() / f"{name}.ipynb", as_version=4)
-    for name in (*(c.name for c in (*CHAPTERS, SPARSE)), OWN, SETS)
+    for name in (*(c.name for c in (*CHAPTERS, SPARSE)), OWN)
 }
 
 
@@ -213,7 +213,7 @@ def test_results_of_other_settings_are_not_reported(smoke_copy):
     config = read_json(smoke_copy / "config.json")
     config["selection"]["n_features"] += 2
     report = build_report(RunFolder(smoke_copy, config_from_dict(config))).parent
-    later = [(f"{n:02d}", "out of date") for n in range(3, len(CHAPTERS) + 1)]
+    later = [(c.name[:2], "out of date") for c in CHAPTERS[2:]]
     assert statuses(report) == [("01", "done"), ("02", "done"), *later]
     text = (report / "index.html").read_text()
     assert "proven optimal" not in text
@@ -300,7 +300,7 @@ def run_baseline(folder, capsys, method, statuses, *arguments):
 @pytest.mark.chain
 @pytest.mark.xdist_group("baseline")
 def test_a_baseline_goes_through_all_chapters_without_what_only_teaches(tmp_path, capsys):
-    run_baseline(tmp_path / "run", capsys, "sldd", ["done"] * len(CHAPTERS), "--no-lesson")
+    run_baseline(tmp_path / "run", capsys, "sldd", ["done"] * (len(CHAPTERS) - 1), "--no-lesson")
 
 
 @pytest.mark.chain
@@ -371,11 +371,8 @@ def test_your_own_pictures(tmp_path, capsys):
 
 
 @pytest.mark.chain
-def test_hierarchies_and_sets(smoke_copy, tmp_path, capsys):
-    """Chapter 13 on a finished run; its models then promise a confidence on the command line."""
-    values = {"run_folder": str(smoke_copy), "profile": "smoke", "draws": 50}
-    book, out = notebooks_folder() / f"{SETS}.ipynb", tmp_path / "out.ipynb"
-    papermill.execute_notebook(str(book), str(out), parameters=values, cwd=str(tmp_path), progress_bar=False)
+def test_hierarchies_and_sets(smoke_copy, capsys):
+    """Chapter 13 of the chain: its models promise a confidence on the command line."""
     figures = read_json(smoke_copy / "result.json")[SETS]["figures"]
     assert figures["accuracy"] > 0.5
     run = qpm_lib.open_run(smoke_copy, "smoke")
