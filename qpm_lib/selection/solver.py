@@ -38,13 +38,19 @@ class Progress(NamedTuple):
 class _Search:
     """What is known so far: the best selection and the lowest bound; tells it to whoever listens."""
 
-    def __init__(self, problem: SelectionProblem, listen: Callable[[Progress], None] | None) -> None:
+    def __init__(
+        self,
+        problem: SelectionProblem,
+        listen: Callable[[Progress], None] | None,
+        start: Int[np.ndarray, "n"] | None = None,
+    ) -> None:
         self.problem, self.listen = problem, listen
         self.began = self.logged = time.monotonic()
         self.stage, self.status = "heuristic", ""
         top = np.sort(problem.value, axis=0)[-problem.k :].sum() + np.sort(problem.bias)[-problem.n :].sum()
         self.bound = float(top)
-        self.best = heuristic.evaluate(problem, heuristic.greedy(problem))
+        first = [heuristic.greedy(problem)] + ([] if start is None else [start])
+        self.best = max((heuristic.evaluate(problem, f) for f in first), key=lambda c: c.objective)
 
     def tell(self, candidate: Candidate | None = None, bound: float = np.inf, *, objective: float = -np.inf) -> None:
         """Take in news; `objective` is that of a selection still inside the solver."""
@@ -167,6 +173,7 @@ def solve(
     gap: float = 0.005,
     time_limit: float = 600.0,
     seed: int = 0,
+    start: Sequence[int] | Int[np.ndarray, "n"] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Selection:
     """Select `n_features` features and give `n_per_class` of them to every class, no two classes alike.
@@ -185,6 +192,7 @@ def solve(
     pair_constraints, n_pairs : pairs of classes of which at least `n_pairs` (None: all) must have n_per_class - 1
         features in common (CHiQPM, arXiv 2511.20779; see `similar_pairs`).
     gap : stop when the proven gap is at most this; 0 asks for proven optimality. time_limit : seconds.
+    start : features of a selection that may be good already, such as that of the same programme with other wishes.
     on_progress : called with a `Progress` whenever something happens; it may raise KeyboardInterrupt to stop.
 
     Returns
@@ -210,7 +218,7 @@ def solve(
         n_pairs=n_pairs,
     )
     allowed = np.setdiff1d(np.arange(problem.n_candidates), problem.forbidden)
-    search = _Search(problem.restrict(allowed), on_progress)
+    search = _Search(problem.restrict(allowed), on_progress, heuristic.begin(problem, allowed, start))
     try:
         _run(search, gap, time_limit, seed)
     except KeyboardInterrupt:

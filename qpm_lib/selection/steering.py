@@ -43,17 +43,18 @@ def solve_as_set(
     *,
     keeps: Float[np.ndarray, "features"] | None = None,
     seed: int = 0,
+    start: Int[np.ndarray, "n"] | None = None,
 ) -> Selection:
     """The programme with the settings of a run: with `settings.pairs`, and then with `settings.locality`, too.
 
     Parameters
     ----------
     keeps : how much each feature keeps to one place (`locality`). Without it, or where nothing is to be paid for it,
-        the programme is solved once.
+        the programme is solved once. start : features of a selection that may be good already.
     """
     redundant = redundancy(relevance, settings.n_features, settings.redundancy)
     options = {"n_features": settings.n_features, "n_per_class": settings.n_per_class}
-    options |= {"gap": settings.gap, "time_limit": settings.time_limit, "seed": seed}
+    options |= {"gap": settings.gap, "time_limit": settings.time_limit, "seed": seed, "start": start}
     options |= paired_classes(relevance, settings)
     plain = solve(relevance, redundant, **options)
     if keeps is None or not settings.locality:

@@ -287,3 +287,19 @@ def test_solvers_write_nothing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+def test_a_search_can_begin_with_a_selection():
+    """What is handed over is never lost, also where nothing is searched; what is none is refused."""
+    a = selection.simulated_relevance(40, 12, seed=3)
+    options = {"n_features": 8, "n_per_class": 3, "forbidden": [0, 5]}
+    best = selection.solve(a, None, **options, gap=0.0)
+    seen = []
+    again = selection.solve(a, None, **options, gap=0.0, start=best.features, on_progress=seen.append)
+    assert seen[0].objective == pytest.approx(best.objective)
+    np.testing.assert_array_equal(again.features, best.features)
+    worse = selection.solve(a, None, **options, gap=0.0, start=range(10, 18))
+    assert worse.objective == pytest.approx(best.objective)
+    for start in (range(7), [0, *range(10, 17)], [1] * 8, range(35, 43)):
+        with pytest.raises(ValueError, match=r"start .* must be 8 different features of 0 to 39"):
+            selection.solve(a, None, **options, start=start)

@@ -1,6 +1,7 @@
 """A good selection quickly: greedy start, swaps with all F x n gains by one matrix product, tabu search, restarts."""
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,26 @@ def greedy(problem: SelectionProblem, rng: np.random.Generator | None = None) ->
         penalty += problem.redundancy[pick]
         best = -np.sort(-np.vstack([best, problem.value[pick]]), axis=0)[: problem.k]
     return np.array(chosen)
+
+
+def begin(
+    problem: SelectionProblem, allowed: Int[np.ndarray, "allowed"], start: Sequence[int] | Int[np.ndarray, "n"] | None
+) -> Int[np.ndarray, "n"] | None:
+    """The selection to begin with, as positions in what is allowed.
+
+    Raises
+    ------
+    ValueError : when it is no selection of the problem.
+    """
+    if start is None:
+        return None
+    wanted = sorted({int(f) for f in start})
+    if len(wanted) != problem.n or not set(problem.required) <= set(wanted) <= set(allowed.tolist()):
+        raise ValueError(
+            f"start (={wanted}) must be {problem.n} different features of 0 to {problem.n_candidates - 1}, with all "
+            "that are required and none that is forbidden"
+        )
+    return np.searchsorted(allowed, wanted)
 
 
 def swap_gains(problem: SelectionProblem, features: Int[np.ndarray, "n"]) -> Float[np.ndarray, "candidates n"]:
