@@ -59,7 +59,7 @@ CHAPTERS = (
         "13_hierarchies_and_sets",
         "model",
         ("04_fine_tuning",),
-        ("model/calibration.json", "model/calibration.safetensors", "hierarchical/model.json"),
+        ("model/calibration.json", "model/calibration.safetensors", "hierarchical/model.safetensors"),
     ),
 )
 # Every chapter has this parameter: false leaves out the cells with this tag, which only teach.
