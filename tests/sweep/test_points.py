@@ -65,9 +65,8 @@ def test_every_distinct_chapter_is_planned_once_and_after_what_it_needs(tmp_path
     for task in plan.tasks:
         assert task.after is None or task.after in before
         before.add(task.key)
-    assert len(plan_sweep(points, ChapterStore(tmp_path, "here")).tasks) == 1 + 3 + 9 * (
-        len(chain(points[0].config)) - 2
-    )
+    later = sum(len(chain(point.config)) - 2 for point in points)  # baselines have a chapter less
+    assert len(plan_sweep(points, ChapterStore(tmp_path, "here")).tasks) == 1 + 3 + later
     elsewhere = plan_sweep(points, ChapterStore(tmp_path, "there"), end="06_evaluation")
     assert not {t.key for t in plan.tasks} & {t.key for t in elsewhere.tasks}
     bare = plan_sweep(points, ChapterStore(tmp_path, "here"), parameters={"06_evaluation": {"lesson": False}})

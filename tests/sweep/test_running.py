@@ -183,9 +183,10 @@ def test_processes_are_started_checked_and_named(tmp_path, monkeypatch):
 
 
 INTERRUPTED = """
-import time
+import signal, time
 from qpm_lib.sweep import start_workers
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background commands of a shell ignore it
     try:
         with start_workers(1):
             print("ready", flush=True)
