@@ -15,7 +15,7 @@ from qpm_lib.model.outputs import outputs
 from qpm_lib.model.qpm import DinoQPM
 
 NAME = "calibration"
-CONFIDENCES = (0.88, 0.9, 0.925, 0.95, 0.975)
+CONFIDENCES = (0.88, 0.9, 0.925, 0.95, 0.975, 0.99)
 
 
 def calibration_rows(
