@@ -125,6 +125,15 @@ class HierarchicalSets:
         rule = self.rule(alpha)
         return path_scores(self.tree(vector, logits), rule.level) <= rule.quantile
 
+    def members(
+        self, vector: Float[Tensor, "n"], logits: Float[Tensor, "classes"], alpha: float | None = None
+    ) -> list[int]:
+        """The set of one picture: the predicted class first, then those that go along furthest."""
+        rule, tree = self.rule(alpha), self.tree(vector[None], logits[None])
+        scores, predicted = path_scores(tree, rule.level)[0], int(tree.predicted[0])
+        inside = [c for c in scores.argsort(stable=True).tolist() if scores[c] <= rule.quantile]
+        return sorted(inside, key=lambda c: c != predicted)
+
 
 def too_few(count: int, alpha: float) -> str:
     """What to say where calibration pictures do not support alpha."""

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from qpm_lib.conformal import HierarchicalSets
 from qpm_lib.explorer.controls import Picture
 from qpm_lib.explorer.words import said
-from qpm_lib.model import CONFIDENCES
+from qpm_lib.model import supported_confidences
 from qpm_lib.plotting import class_tree, to_jpeg
 
 
@@ -36,11 +36,11 @@ class Promise(widgets.VBox):
         colours: Sequence[str],
     ) -> None:
         self._sets, self._classes, self._features, self._colours = sets, class_names, feature_names, colours
-        supported = [c for c in CONFIDENCES if np.isfinite(sets.rule(1 - c).quantile)]
+        supported = supported_confidences(sets)
         if not supported:
             raise ValueError(
-                f"{sets.rule().count} calibration pictures support no confidence of {CONFIDENCES[0]} or more: "
-                "calibrate with more pictures"
+                f"{sets.rule().count} calibration pictures support no confidence that the slider has: calibrate with "
+                "more pictures"
             )
         default = 0.9 if 0.9 in supported else supported[-1]
         self.confidence = widgets.SelectionSlider(options=supported, value=default, description="confidence")
@@ -51,16 +51,15 @@ class Promise(widgets.VBox):
 
     def show(self, values: Float[np.ndarray, "n"], logits: Float[np.ndarray, "classes"]) -> None:
         """Another picture: strengths of its features, and its scores."""
-        self._seen = torch.from_numpy(values)[None], torch.from_numpy(logits)[None]
+        self._seen = torch.from_numpy(values), torch.from_numpy(logits)
         self._show()
 
     def _show(self, *_: Any) -> None:
         if self._seen is None:
             return
-        alpha, (_, logits) = 1 - float(self.confidence.value), self._seen
-        rule, tree = self._sets.rule(alpha), self._sets.tree(*self._seen)
-        inside = self._sets.predict(*self._seen, alpha)[0]
-        members = sorted(inside.nonzero()[:, 0].tolist(), key=lambda c: -float(logits[0, c]))
+        alpha, (values, logits) = 1 - float(self.confidence.value), self._seen
+        rule, tree = self._sets.rule(alpha), self._sets.tree(values[None], logits[None])
+        members = self._sets.members(values, logits, alpha)
         steps = [
             (self._features[f], int(tree.left(level)[0].sum()), level == rule.level)
             for level, f in enumerate(tree.path[0].tolist(), 1)

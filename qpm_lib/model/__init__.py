@@ -3,12 +3,12 @@
 from qpm_lib.model.adapter import Output
 from qpm_lib.model.answer_figure import heat_map_figure, save_heat_map
 from qpm_lib.model.calibrated import (
-    CONFIDENCES,
     calibrate,
     calibration_rows,
     load_calibration,
     save_calibration,
     strengths,
+    supported_confidences,
     supported_rule,
 )
 from qpm_lib.model.card import describe_model
@@ -32,7 +32,6 @@ from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.model.stages import fine_tune, train_dense, train_linear_probe
 
 __all__ = [
-    "CONFIDENCES",
     "Classifier",
     "DenseModel",
     "DinoQPM",
@@ -66,6 +65,7 @@ __all__ = [
     "save_heat_map",
     "save_module",
     "strengths",
+    "supported_confidences",
     "supported_rule",
     "train_dense",
     "train_linear_probe",

@@ -15,7 +15,7 @@ from qpm_lib.model.outputs import outputs
 from qpm_lib.model.qpm import DinoQPM
 
 NAME = "calibration"
-CONFIDENCES = (0.88, 0.9, 0.925, 0.95, 0.975, 0.99)
+_CONFIDENCES = (0.88, 0.9, 0.925, 0.95, 0.975, 0.99)
 
 
 def calibration_rows(
@@ -74,7 +74,7 @@ def save_calibration(folder: Path, sets: HierarchicalSets, pictures: Sequence[st
     kept = sets.calibration
     if kept is None:
         raise ValueError("these sets are not calibrated: call fit first")
-    rules = {f"{confidence:g}": sets.rule(1 - confidence)._asdict() for confidence in CONFIDENCES}
+    rules = {f"{confidence:g}": sets.rule(1 - confidence)._asdict() for confidence in _CONFIDENCES}
     made_for = file_hash(folder / "model.safetensors")
     card = {"model": made_for, "split": sets.split, "confidences": without_nan(rules)}
     arrays = {name: tensor.numpy() for name, tensor in kept._asdict().items()}
@@ -105,6 +105,11 @@ def load_calibration(folder: Path, model: DinoQPM) -> HierarchicalSets:
         raise ValueError(f"{folder} was calibrated for another model: run chapter 13 again")
     sets.calibration = kept
     return sets
+
+
+def supported_confidences(sets: HierarchicalSets) -> list[float]:
+    """Those of a grid, from 0.88 to 0.99, that the number of calibration pictures supports."""
+    return [confidence for confidence in _CONFIDENCES if np.isfinite(sets.rule(1 - confidence).quantile)]
 
 
 def supported_rule(sets: HierarchicalSets, confidence: float) -> Rule:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from qpm_lib.conformal import HierarchicalSets, Rule, path_scores
+from qpm_lib.conformal import HierarchicalSets, Rule
 from qpm_lib.data import EXTENSIONS, UnreadableError, is_picture, picture_position, read_image
 from qpm_lib.model.adapter import Output
 from qpm_lib.model.calibrated import supported_rule
@@ -167,12 +167,9 @@ def predict_files(
 
 def _possible(model: DinoQPM, sets: HierarchicalSets, rule: Rule, confidence: float, out: Output) -> PossibleClasses:
     """The set of one picture."""
-    tree = sets.tree(model.head.strength(out.vector.float()).detach().cpu(), out.logits.cpu())
-    scores = path_scores(tree, rule.level)[0]
-    order = scores.argsort(stable=True)
-    inside = [int(c) for c in order if scores[c] <= rule.quantile and c != tree.predicted[0]]
-    first = [int(tree.predicted[0])] if scores[tree.predicted[0]] <= rule.quantile else []
-    names = tuple(model.class_names[c] for c in first + inside)
+    strength = model.head.strength(out.vector.float())[0].detach().cpu()
+    tree = sets.tree(strength[None], out.logits.cpu())
+    names = tuple(model.class_names[c] for c in sets.members(strength, out.logits[0].cpu(), 1 - confidence))
     path = tuple(model.feature_names[f] for f in tree.path[0].tolist() if f >= 0)
     return PossibleClasses(confidence, names, path, rule.level, rule.count)
 

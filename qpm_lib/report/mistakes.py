@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qpm_lib.conformal import HierarchicalSets
 from qpm_lib.explain import compare_classes
-from qpm_lib.model import CONFIDENCES
+from qpm_lib.model import supported_confidences
 from qpm_lib.report.pages import Page, render
 from qpm_lib.report.view import ModelView
 
@@ -38,7 +38,7 @@ class Reason:
 
 class Doubt(NamedTuple):
     """What would have been said instead with a promise: the smallest confidence at which the truth is in the set (the
-    largest one that was looked at where it never is), the set, most probable first, and the calibrated level.
+    largest one that was looked at where it never is), the set, the answer first, and the calibrated level.
     """
 
     confidence: float
@@ -126,13 +126,9 @@ def explain_mistake(view: ModelView, position: int) -> Mistake:
 def _doubt(sets: HierarchicalSets, values: Float[Tensor, "n"], view: ModelView, truth: int) -> Doubt | None:
     """The sets of one picture at more and more confidence, until the truth is in."""
     scores, found = values @ torch.from_numpy(view.weight).T + torch.from_numpy(view.constants), None
-    for confidence in CONFIDENCES:
-        rule = sets.rule(1 - confidence)
-        if np.isinf(rule.quantile):
-            break
-        inside = sets.predict(values[None], scores[None], 1 - confidence)[0]
-        classes = sorted(inside.nonzero()[:, 0].tolist(), key=lambda c: -float(scores[c]))
-        found = Doubt(confidence, tuple(classes), rule.level, bool(inside[truth]))
+    for confidence in supported_confidences(sets):
+        classes = sets.members(values, scores, 1 - confidence)
+        found = Doubt(confidence, tuple(classes), sets.rule(1 - confidence).level, truth in classes)
         if found.has_truth:
             break
     return found

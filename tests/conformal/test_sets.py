@@ -13,6 +13,7 @@ from qpm_lib.conformal import (
     conformal_quantile,
     coverage_interval,
     mean_coverage_interval,
+    path_scores,
 )
 
 SETS = [(0, 1, 2), (0, 1, 3), (1, 2, 4), (3, 4, 5), (0, 4, 5)]
@@ -95,6 +96,25 @@ def test_sets_only_grow_when_more_is_asked_at_one_level():
     for more, less in pairwise((0.4, 0.3, 0.2, 0.1, 0.05)):
         if sets.rule(more).level == sets.rule(less).level:
             assert (sets.predict(vector, logits, more) <= sets.predict(vector, logits, less)).all()
+
+
+def test_the_members_of_a_set_begin_with_the_prediction_and_go_along_less_and_less():
+    """Some sets are empty, some have one class, some have several."""
+    g, sizes = torch.Generator().manual_seed(3), set()
+    vector, logits, labels = drawn(300, g)
+    sets = HierarchicalSets(WEIGHT).fit(vector[:200], logits[:200], labels[:200])
+    for alpha in (0.02, 0.2, 0.3, 0.9):
+        rule, inside = sets.rule(alpha), sets.predict(vector[200:], logits[200:], alpha)
+        scores = path_scores(sets.tree(vector[200:], logits[200:]), rule.level)
+        for i in range(100):
+            members = sets.members(vector[200 + i], logits[200 + i], alpha)
+            assert sorted(members) == inside[i].nonzero()[:, 0].tolist()
+            predicted = int(logits[200 + i].argmax())
+            assert predicted not in members or members[0] == predicted
+            rest = [float(scores[i, c]) for c in members if c != predicted]
+            assert rest == sorted(rest)
+            sizes.add(len(members))
+    assert {0, 1, 2} <= sizes
 
 
 def test_too_few_pictures_give_the_whole_set_and_say_so(caplog):

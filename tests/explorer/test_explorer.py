@@ -14,6 +14,7 @@ from qpm_lib.conformal.sets import HierarchicalSets
 from qpm_lib.data.dataset import ImageDataset
 from qpm_lib.explorer.controls import PER_PAGE
 from qpm_lib.explorer.widget import explore
+from qpm_lib.explorer.words import said
 from qpm_lib.features.store import FeatureStore
 from qpm_lib.model.calibrated import calibrate, strengths
 from qpm_lib.model.head import FixedHead
@@ -490,15 +491,16 @@ def test_a_slider_for_the_confidence_prunes_the_tree(folder, toy, toy_store, bac
         for confidence in promise.confidence.options:
             promise.confidence.value = confidence
             inside = sets.predict(vector, logits, 1 - confidence)[position]
-            said = re.search("<b>(.*)</b>", promise.possible.value).group(1).split(" or ")
-            assert sorted(said) == sorted(toy.class_names[c] for c in inside.nonzero()[:, 0])
+            named = re.search("<b>(.*)</b>", promise.possible.value).group(1).split(" or ")
+            assert sorted(named) == sorted(toy.class_names[c] for c in inside.nonzero()[:, 0])
             assert (shown(promise.tree) < 100).any()
-            pictures[row, len(said)] = promise.tree.value
+            pictures[row, len(named)] = promise.tree.value
     grown = [row for row in toy.test_rows.tolist() if sum(r == row for r, _ in pictures) > 1]
     assert grown
     for row in grown:
         drawn = [picture for (r, _), picture in pictures.items() if r == row]
         assert len(set(drawn)) == len(drawn)
+    assert "<b>no class</b> (nothing like it" in said("possible", 0.9, [], [], 1)
     few = HierarchicalSets(model.class_weight.detach(), split="published").fit(
         vector[[0, 0]], logits[[0, 0]], torch.tensor([0, 1])
     )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from qpm_lib.core.profiles import load_profile
 from qpm_lib.data.pictures import read_image
-from qpm_lib.model.calibrated import CONFIDENCES, calibrate, strengths
+from qpm_lib.model.calibrated import calibrate, strengths, supported_confidences
 from qpm_lib.model.head import FixedHead
 from qpm_lib.model.outputs import outputs_of
 from qpm_lib.model.qpm import DinoQPM
@@ -233,8 +233,7 @@ def test_mistakes_say_what_would_have_been_said_with_a_promise(view, model, toy,
     for position, section in enumerate(sections):
         inside = {
             confidence: view.sets.predict(vector, logits, 1 - confidence)[position].numpy()
-            for confidence in CONFIDENCES
-            if np.isfinite(view.sets.rule(1 - confidence).quantile)
+            for confidence in supported_confidences(view.sets)
         }
         truth = snapshot.labels[snapshot.kept[position]]
         fits = [confidence for confidence, classes in inside.items() if classes[truth]]
