@@ -110,4 +110,5 @@ def _show_answer(answer: Any) -> None:
         names = ", ".join(possible.class_names) or "no class (nothing like it was seen in the calibration)"
         path = " > ".join(possible.path) or "no feature is on"
         promise = f"confidence {possible.confidence:g}, calibrated on {possible.calibrated_on} pictures"
-        show(f"  possible  {names} ({promise}; same path down to level {possible.level} of {path})")
+        strong = f", or {100 * possible.share:.1f} % as strong together" if possible.share is not None else ""
+        show(f"  possible  {names} ({promise}; same path down to level {possible.level} of {path}{strong})")

@@ -92,11 +92,16 @@ def path_scores(tree: Hierarchy, level: int) -> Float[Tensor, "batch classes"]:
 
     With :math:`L` the level and :math:`d` the first level at which class c leaves, it is
     :math:`-[\delta_L^c] (\sum_{L<j\le k} \delta_j^c f^*_j + f^{*c}_d)`: what both share below the level, and c's own
-    value where it leaves (nothing if it never does). A class that leaves above the level has the number of levels that
-    it lacks, worse than any that does not [ours: 0 as published, which a class that goes along to the end has as well
-    where the level is k; a limit of 0 then names all classes].
+    value where it leaves (nothing if it never does). These are at most 0. A class that leaves above the level gets
+    :math:`2 - \min(1, S_c / S_p)`, from 1 to 2, with :math:`S` the sum of the strengths of a class's features: what its
+    features lack together of those of the predicted class [ours: 0 as published, which a class that goes along to the
+    end has as well where the level is k; a limit of 0 then names all classes]. The levels that it lacks would be another
+    order, but a coarse one: a single calibration picture then decides whether sets hold all classes with as few levels
+    (measured over draws: ``benchmarks/sets.py``).
     """
     values = torch.nn.functional.pad(tree.path_values.cumsum(1), (1, 0))
     shared = values.gather(1, tree.depth) - values[:, level : level + 1]
     own = torch.nn.functional.pad(tree.values, (0, 1)).gather(2, tree.depth[..., None])[..., 0]
-    return torch.where(tree.depth >= level, -(shared + own), (level - tree.depth).float())
+    strength = tree.values.sum(2)
+    share = strength / strength.gather(1, tree.predicted[:, None]).clamp_min(torch.finfo(strength.dtype).tiny)
+    return torch.where(tree.depth >= level, -(shared + own), 2 - share.clamp(0, 1))

@@ -24,6 +24,13 @@ class Rule(NamedTuple):
     quantile: float
     count: int
 
+    @property
+    def share(self) -> float | None:
+        """Beyond the classes that go along down to the level: how strong the features of a class must be together, as
+        a share of those of the predicted class, to belong to the set as well. None where no such class does.
+        """
+        return None if self.quantile < 1 else max(0.0, 2 - self.quantile)
+
 
 class Calibration(NamedTuple):
     """What is kept of m calibration pictures: enough for every alpha.

@@ -66,7 +66,7 @@ class Promise(widgets.VBox):
             if f >= 0
         ]
         names = [self._classes[c] for c in members]
-        self.possible.value = said("possible", float(self.confidence.value), names, steps, rule.level)
+        self.possible.value = said("possible", float(self.confidence.value), names, steps, rule.level, rule.share)
         kept = sorted(set(tree.left(rule.level)[0].nonzero()[:, 0].tolist()) | set(members))
         self.tree.value = self._drawn(tree.features[0].numpy(), int(tree.predicted[0]), kept, members, rule.level)
         self.tree.text = f"Tree of {len(kept)} classes by their features, strongest first; said: {', '.join(names)}"

@@ -15,6 +15,7 @@ from qpm_lib.model.outputs import outputs
 from qpm_lib.model.qpm import DinoQPM
 
 NAME = "calibration"
+_SCORE = "path, then share of strength"  # scores of another kind are not compared with these
 _CONFIDENCES = (0.88, 0.9, 0.925, 0.95, 0.975, 0.99)
 
 
@@ -76,7 +77,7 @@ def save_calibration(folder: Path, sets: HierarchicalSets, pictures: Sequence[st
         raise ValueError("these sets are not calibrated: call fit first")
     rules = {f"{confidence:g}": sets.rule(1 - confidence)._asdict() for confidence in _CONFIDENCES}
     made_for = file_hash(folder / "model.safetensors")
-    card = {"model": made_for, "split": sets.split, "confidences": without_nan(rules)}
+    card = {"model": made_for, "score": _SCORE, "split": sets.split, "confidences": without_nan(rules)}
     arrays = {name: tensor.numpy() for name, tensor in kept._asdict().items()}
     save_arrays(folder, NAME, arrays, {**card, "pictures": list(pictures)})
 
@@ -100,7 +101,9 @@ def load_calibration(folder: Path, model: DinoQPM) -> HierarchicalSets:
         m, levels = kept.scores.shape
         if kept.depth.shape != (m,) or kept.for_level.shape != (m,) or levels != model.n_per_class + 1:
             raise ValueError("it does not fit the model")
-        sets.split, made_for = card["split"], card["model"]
+        sets.split, made_for, score = card["split"], card["model"], card.get("score")
+    if score != _SCORE:
+        raise ValueError(f"{folder} was calibrated by another version of this program: run chapter 13 again")
     if made_for != file_hash(folder / "model.safetensors"):
         raise ValueError(f"{folder} was calibrated for another model: run chapter 13 again")
     sets.calibration = kept

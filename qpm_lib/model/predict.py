@@ -54,14 +54,16 @@ class PossibleClasses:
     Attributes
     ----------
     class_names : the predicted class first, then those that go along farthest. path : features of the predicted class
-        that are on, strongest first. level : down to which of them the classes share the path. calibrated_on : number
-        of pictures behind the promise.
+        that are on, strongest first. level : down to which of them the classes share the path. share : classes whose
+        features are together at least this share as strong are named as well; None where no others are. calibrated_on :
+        number of pictures behind the promise.
     """
 
     confidence: float
     class_names: tuple[str, ...]
     path: tuple[str, ...]
     level: int
+    share: float | None
     calibrated_on: int
 
 
@@ -171,7 +173,7 @@ def _possible(model: DinoQPM, sets: HierarchicalSets, rule: Rule, confidence: fl
     tree = sets.tree(strength[None], out.logits.cpu())
     names = tuple(model.class_names[c] for c in sets.members(strength, out.logits[0].cpu(), 1 - confidence))
     path = tuple(model.feature_names[f] for f in tree.path[0].tolist() if f >= 0)
-    return PossibleClasses(confidence, names, path, rule.level, rule.count)
+    return PossibleClasses(confidence, names, path, rule.level, rule.share, rule.count)
 
 
 def _answer(files: Sequence[Path], images: list[Image.Image], model: DinoQPM) -> Iterator[tuple[Result, Output]]:

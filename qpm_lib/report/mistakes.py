@@ -38,12 +38,14 @@ class Reason:
 
 class Doubt(NamedTuple):
     """What would have been said instead with a promise: the smallest confidence at which the truth is in the set (the
-    largest one that was looked at where it never is), the set, the answer first, and the calibrated level.
+    largest one that was looked at where it never is), the set, the answer first, the calibrated level, and how
+    strong classes with another path must be (`Rule.share`).
     """
 
     confidence: float
     classes: tuple[int, ...]
     level: int
+    share: float | None
     has_truth: bool
 
 
@@ -127,8 +129,8 @@ def _doubt(sets: HierarchicalSets, values: Float[Tensor, "n"], view: ModelView, 
     """The sets of one picture at more and more confidence, until the truth is in."""
     scores, found = values @ torch.from_numpy(view.weight).T + torch.from_numpy(view.constants), None
     for confidence in supported_confidences(sets):
-        classes = sets.members(values, scores, 1 - confidence)
-        found = Doubt(confidence, tuple(classes), sets.rule(1 - confidence).level, truth in classes)
+        classes, rule = sets.members(values, scores, 1 - confidence), sets.rule(1 - confidence)
+        found = Doubt(confidence, tuple(classes), rule.level, rule.share, truth in classes)
         if found.has_truth:
             break
     return found

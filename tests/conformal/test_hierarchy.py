@@ -37,11 +37,12 @@ def naive(vector, weight, p, c, k):
 
 
 def naive_score(vector, weight, p, c, level, k):
-    """The formula of the paper, and the levels that are lacking above the level."""
+    """The formula of the paper, and above the level how much weaker the features of the class are together."""
     depth, one, other = naive(vector, weight, p, c, k)
     value = lambda f: 0.0 if f is None else float(vector[f])
     if depth < level:
-        return level - depth
+        of_class, of_answer = (sum(map(value, path)) for path in (other, one))
+        return 2 - (min(1.0, of_class / of_answer) if of_answer else 0.0)
     return -(sum(value(one[j]) for j in range(level, depth)) + (value(other[depth]) if depth < k else 0.0))
 
 

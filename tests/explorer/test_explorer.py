@@ -500,7 +500,7 @@ def test_a_slider_for_the_confidence_prunes_the_tree(folder, toy, toy_store, bac
     for row in grown:
         drawn = [picture for (r, _), picture in pictures.items() if r == row]
         assert len(set(drawn)) == len(drawn)
-    assert "<b>no class</b> (nothing like it" in said("possible", 0.9, [], [], 1)
+    assert "<b>no class</b> (nothing like it" in said("possible", 0.9, [], [], 1, None)
     few = HierarchicalSets(model.class_weight.detach(), split="published").fit(
         vector[[0, 0]], logits[[0, 0]], torch.tensor([0, 1])
     )

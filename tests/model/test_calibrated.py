@@ -70,6 +70,10 @@ def test_the_promise_belongs_to_one_model(calibrated, untrained, backbone):
         (calibrated / name).write_bytes(content)
     with pytest.raises(ValueError, match="was calibrated for another model"):
         load_calibration(calibrated, model)
+    older = {k: v for k, v in json.loads(kept["calibration.json"]).items() if k != "score"}
+    (calibrated / "calibration.json").write_text(json.dumps(older))
+    with pytest.raises(ValueError, match="by another version of this program: run chapter 13 again"):
+        load_calibration(calibrated, model)
     (calibrated / "calibration.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="is damaged"):
         load_calibration(calibrated, model)
