@@ -95,9 +95,9 @@ def path_scores(tree: Hierarchy, level: int) -> Float[Tensor, "batch classes"]:
     value where it leaves (nothing if it never does). These are at most 0. A class that leaves above the level gets
     :math:`2 - \min(1, S_c / S_p)`, from 1 to 2, with :math:`S` the sum of the strengths of a class's features: what its
     features lack together of those of the predicted class [ours: 0 as published, which a class that goes along to the
-    end has as well where the level is k; a limit of 0 then names all classes]. The levels that it lacks would be another
-    order, but a coarse one: a single calibration picture then decides whether sets hold all classes with as few levels
-    (measured over draws: ``benchmarks/sets.py``).
+    end has as well where the level is k; a limit of 0 then names all classes]. The levels that it lacks would be
+    another order, but a coarse one: a single calibration picture then decides whether sets hold all classes that lack
+    as many (measured over draws: ``benchmarks/sets.py``).
     """
     values = torch.nn.functional.pad(tree.path_values.cumsum(1), (1, 0))
     shared = values.gather(1, tree.depth) - values[:, level : level + 1]
