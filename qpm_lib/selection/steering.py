@@ -55,11 +55,12 @@ def solve_as_set(
     redundant = redundancy(relevance, settings.n_features, settings.redundancy)
     options = {"n_features": settings.n_features, "n_per_class": settings.n_per_class}
     options |= {"gap": settings.gap, "time_limit": settings.time_limit, "seed": seed, "start": start}
-    options |= paired_classes(relevance, settings)
-    plain = solve(relevance, redundant, **options)
+    pairs = paired_classes(relevance, settings)
     if keeps is None or not settings.locality:
-        return plain
-    return solve(relevance, redundant, **options, bias=wish(keeps, plain.objective, settings.locality))
+        return solve(relevance, redundant, **options, **pairs)
+    # The unit of the price is an objective without pairs, so that features cost the same with them.
+    plain = solve(relevance, redundant, **options)
+    return solve(relevance, redundant, **options, **pairs, bias=wish(keeps, plain.objective, settings.locality))
 
 
 def locality(maps: Float[np.ndarray, "images features g g"]) -> Float[np.ndarray, "features"]:
