@@ -5,7 +5,9 @@ and this project's solver.
 
 Prints a table (Markdown): objective, proven bound, gap, seconds and the peak memory of a process that does nothing
 else. Every method gets the same instance (`selection.simulated_relevance`, seeded), the same time limit and one thread.
-The largest size takes minutes to prove anything: `--sizes imagenet --methods ours --gap 0.005 --limit 600`.
+The largest size takes minutes to prove anything: `--sizes imagenet --methods ours --gap 0.005 --limit 600`. With
+`--similar 0.5` (methods `ours`) half as many pairs as there are classes must share all features but one; how many do is
+the last column.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import subprocess
 import sys
 
 from qpm_lib import selection
+from qpm_lib.core import SelectionConfig
 
 log = logging.getLogger("benchmark")
 SIZES = {
@@ -28,11 +31,12 @@ SIZES = {
 }
 
 
-def measure(size: str, rule: str, method: str, limit: float, gap: float, seed: int) -> dict:
+def measure(size: str, rule: str, method: str, limit: float, gap: float, seed: int, similar: float) -> dict:
     """One method on one instance; called in a process of its own."""
     n_features, n_classes, n, k = SIZES[size]
     a = selection.simulated_relevance(n_features, n_classes, seed=seed)
     r = selection.redundancy(a, n, rule)
+    wanted = selection.paired_classes(a, SelectionConfig(pairs=similar))
     reached: dict[str, float] = {}
     if method == "ours":
 
@@ -41,12 +45,12 @@ def measure(size: str, rule: str, method: str, limit: float, gap: float, seed: i
                 if progress.gap <= level:
                     reached.setdefault(f"{level:.1%}", round(progress.seconds, 1))
 
-        found = selection.solve(
-            a, r, n_features=n, n_per_class=k, gap=gap, time_limit=limit, seed=seed, on_progress=watch
-        )
+        options = {"gap": gap, "time_limit": limit, "seed": seed, "on_progress": watch}
+        found = selection.solve(a, r, n_features=n, n_per_class=k, **options, **wanted)
     else:
         found = selection.solve_plain(a, r, n_features=n, n_per_class=k, form=method, time_limit=limit)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    shared = [(found.assignment[c] & found.assignment[d]).sum() for c, d in wanted.get("pair_constraints", [])]
     unit = 2**30 if sys.platform == "darwin" else 2**20
     return {
         "value": found.objective,
@@ -55,6 +59,7 @@ def measure(size: str, rule: str, method: str, limit: float, gap: float, seed: i
         "reached": reached,
         "peak": peak / unit,
         "pairs": int((r > 0).sum() // 2),
+        "alike": f"{sum(int(s) == k - 1 for s in shared)} of {len(shared)}" if shared else "",
     }
 
 
@@ -70,6 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per method and instance")
     parser.add_argument("--gap", type=float, default=0.0, help="gap at which our solver may stop")
+    parser.add_argument("--similar", type=float, default=0.0, help="pairs that must be alike, per class")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -77,6 +83,7 @@ def main() -> None:
         return
     jobs = [
         {"size": size, "rule": rule, "method": method, "limit": options.limit, "gap": options.gap, "seed": seed}
+        | {"similar": options.similar}
         for size in options.sizes
         for rule in options.rules
         for seed in options.seeds
@@ -84,9 +91,9 @@ def main() -> None:
     ]
     log.info(
         "| instance | pairs | method | objective | bound | gap | seconds | 1 % / 0.5 % / 0.1 % reached after | peak "
-        "memory |"
+        "memory | alike |"
     )
-    log.info("|---|---|---|---|---|---|---|---|---|")
+    log.info("|---|---|---|---|---|---|---|---|---|---|")
     for job in jobs:
         command = [sys.executable, __file__, "--one", json.dumps(job)]
         out = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this file
@@ -101,7 +108,7 @@ def main() -> None:
             f"| {f} x {c}, {job['rule']}, seed {job['seed']} | {found['pairs']} | {job['method']} | {value} | "
             f"{found['bound']:.3f} "
             f"| {percent} | {found['seconds']:.1f} | {marks if job['method'] == 'ours' else ''} | {found['peak']:.2f} "
-            "GB |"
+            f"GB | {found['alike']} |"
         )
 
 
