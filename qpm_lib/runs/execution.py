@@ -1,10 +1,8 @@
 """Run the chapters headless: papermill, one after the other, resumable."""
 
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from qpm_lib.core import clear_unfinished
 from qpm_lib.runs.chapters import LESSON, Chapter, chain, check_parameters, notebooks_folder
+from qpm_lib.runs.executed import source_of, without_paths
 from qpm_lib.runs.files import listing, written
 from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.inputs import check_inputs
@@ -64,7 +63,7 @@ def _execute(
             "extra_arguments": ["--log-level=50"],
         }
         place = notebooks / f"{chapter.name}.ipynb"
-        with _source(place, lesson=lesson) as source, watched(chapter.name, on_progress) as tell:
+        with source_of(place, lesson=lesson) as source, watched(chapter.name, on_progress) as tell:
             papermill.engines.papermill_engines.register(_ENGINE, make_engine(tell))
             papermill.execute_notebook(str(source), str(work), parameters=values, **options)
     except PapermillExecutionError as error:
@@ -77,23 +76,8 @@ def _execute(
         raise ChapterError(
             f"chapter {chapter.name} ended without its result: its last cell did not run\nexecuted copy: {failed}"
         )
+    without_paths(work, run, notebooks)
     work.replace(target)
-
-
-@contextmanager
-def _source(notebook: Path, *, lesson: bool) -> Iterator[Path]:
-    """A notebook to execute: the chapter, or a copy without the cells that only teach."""
-    if lesson:
-        yield notebook
-        return
-    import nbformat
-
-    book = nbformat.read(notebook, as_version=4)
-    book.cells = [cell for cell in book.cells if LESSON not in cell.metadata.get("tags", [])]
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / notebook.name
-        nbformat.write(book, copy)
-        yield copy
 
 
 def run_chapters(
