@@ -232,3 +232,9 @@ def smoke(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     assert main(["run", "--profile", "smoke", "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture
+def smoke_copy(smoke, tmp_path):
+    """A copy of the run that a test may change."""
+    return Path(shutil.copytree(smoke, tmp_path / "run"))

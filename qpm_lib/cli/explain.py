@@ -39,7 +39,7 @@ class _ListMethods(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.description = DESCRIPTION
-    parser.add_argument("model", type=Path, metavar="RUN", help="run folder, or the model folder in it")
+    parser.add_argument("model", type=Path, metavar="RUN", help="run folder, or a model as for predict")
     parser.add_argument("images", nargs="+", type=Path, metavar="PICTURE", help="pictures, or folders of pictures")
     some = "separated by commas, or all (default: intrinsic,cdam,relevance_propagation,rollout; not intrinsic for a "
     parser.add_argument("--methods", metavar="NAMES", help=some + "concept)")
@@ -63,7 +63,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
-    folder, files = model_folder(arguments.model), find_pictures(arguments.images)
+    files = find_pictures(arguments.images)
+    folder = model_folder(arguments.model)
     kept = [folder, *(folder.parent / name for name in ("explanations", "explainers"))]
     check_place(arguments.out, arguments.images, kept)
     model = DinoQPM.load(folder)

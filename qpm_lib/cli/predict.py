@@ -15,13 +15,16 @@ skipped. For example:
   qpm predict runs/toy/model my_pictures --json answers.json --heatmaps maps
 With --confidence, also the classes that are still possible: the true one is among them as often as asked, over many
 pictures like those the model was calibrated on (chapter 13 does that). For example:
-  qpm predict runs/toy my_pictures --confidence 0.9"""
+  qpm predict runs/toy my_pictures --confidence 0.9
+A model that somebody shared on the Hugging Face Hub is named by its owner and name:
+  qpm predict owner/name picture.jpg"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.description = DESCRIPTION
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model folder, or the run folder it lies in")
+    model = "model folder, the run folder it lies in, or owner/name of the Hugging Face Hub"
+    parser.add_argument("model", type=Path, metavar="MODEL", help=model)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all answers and skipped files")
     figures = "write a figure per picture: maps of the features and what they add"
@@ -50,7 +53,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size (={arguments.batch_size}) must be at least 1")
-    folder, files = model_folder(arguments.model), find_pictures(arguments.images)
+    files = find_pictures(arguments.images)
+    folder = model_folder(arguments.model)
     model = DinoQPM.load(folder)
     _check_places(arguments, folder)
     promised: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from qpm_lib.model.card import describe_model
 from qpm_lib.model.dense import DenseModel, LinearProbe
 from qpm_lib.model.files import load_module, save_module
 from qpm_lib.model.head import FixedHead
+from qpm_lib.model.hub import model_folder
 from qpm_lib.model.losses import diversity_loss, grounding_loss
 from qpm_lib.model.network import Explanation
 from qpm_lib.model.outputs import (
@@ -27,7 +28,7 @@ from qpm_lib.model.outputs import (
     outputs,
     outputs_of,
 )
-from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, model_folder, peak_position, predict_files
+from qpm_lib.model.predict import Skipped, attach_backbone, find_pictures, peak_position, predict_files
 from qpm_lib.model.qpm import DinoQPM
 from qpm_lib.model.stages import fine_tune, train_dense, train_linear_probe
 

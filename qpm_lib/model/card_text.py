@@ -49,6 +49,13 @@ def card_text(**facts: Any) -> str:
     return _template().render(facts)
 
 
+def without_pictures(card: str) -> str:
+    """The same card without the pictures of its features, where these do not go along with it."""
+    card = _ROW.sub(lambda row: row[0].rpartition(" | ")[0] + " |", card)
+    card = card.replace("| strongest on |\n|---|---|---|", "|\n|---|---|")
+    return card.replace("Pictures are the training pictures on which the feature is strongest. ", "")
+
+
 def locality_text(found: Mapping[str, float] | None) -> str:
     """What is known of the places that features show, in one sentence."""
     if found is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qpm_lib.model.folder import note_locality, rename_features, with_proposals
+from qpm_lib.model.hub import push_model
 from qpm_lib.model.manifest import ModelManifest
 from qpm_lib.model.network import TokenModel
 
@@ -57,6 +58,20 @@ class DescribedModel(TokenModel):
         """
         manifest, folder = self._saved()
         self.manifest = replace(manifest, locality=note_locality(folder, found))
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Share the model on the Hugging Face Hub as `owner/name`: weights as safetensors, everything else as JSON, and
+        the card with its metadata; no training pictures. Returns the address of the commit.
+
+        Parameters
+        ----------
+        options : `license` (a short name of the Hub; default: that of the backbone), `private`, `token`, `message`.
+
+        Raises
+        ------
+        ValueError : when the model lies in no folder yet, for another name or licence, or where the Hub refuses.
+        """
+        return push_model(self._saved()[1], name, **options)
 
     def _saved(self) -> tuple[ModelManifest, Path]:
         if self._folder is None or self.manifest is None:

@@ -225,11 +225,6 @@ def peak_position(heat: np.ndarray, size: tuple[int, int], aspect: str) -> tuple
     return round(float(x), 1), round(float(y), 1)
 
 
-def model_folder(path: Path) -> Path:
-    """The model folder that a path means: itself, or `model/` of a run folder."""
-    return path / "model" if not (path / "model.json").exists() and (path / "model" / "model.json").exists() else path
-
-
 def attach_backbone(model: DinoQPM, *, weights: str | None = None, device: str | torch.device = "auto") -> DinoQPM:
     """The model with the backbone it was trained on, both on a device.
 

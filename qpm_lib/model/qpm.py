@@ -16,6 +16,7 @@ from qpm_lib.model.described import DescribedModel
 from qpm_lib.model.files import load_module
 from qpm_lib.model.folder import write_model
 from qpm_lib.model.head import FixedHead
+from qpm_lib.model.hub import model_folder
 from qpm_lib.model.manifest import manifest_of, read_manifest
 from qpm_lib.model.network import Explanation
 
@@ -140,3 +141,17 @@ class DinoQPM(DescribedModel):
             )
         model.manifest, model._folder = manifest, folder
         return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None, token: str | None = None) -> "DinoQPM":
+        """Read a model folder, the run folder it lies in, or a model `owner/name` of the Hugging Face Hub.
+
+        Parameters
+        ----------
+        revision : branch, tag or commit of the Hub. token : for private models.
+
+        Raises
+        ------
+        ValueError : when there is neither, or it is damaged.
+        """
+        return cls.load(model_folder(name, revision=revision, token=token))

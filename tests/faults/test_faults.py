@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -129,11 +128,6 @@ def test_folders_that_lose_their_permission_are_named_and_nothing_is_lost(tmp_pa
         assert len(process.stderr.strip().splitlines()) == 1
         assert contents(run) == before
         assert len(before) == 2
-
-
-@pytest.fixture
-def smoke_copy(smoke, tmp_path):
-    return Path(shutil.copytree(smoke, tmp_path / "run"))
 
 
 @pytest.mark.chain

@@ -90,11 +90,6 @@ def test_a_chapter_that_runs_of_all_seeds_share_depends_on_none():
     assert not [cell.id for name in shared for cell in BOOKS[name].cells if "config.seed" in cell.source]
 
 
-@pytest.fixture
-def smoke_copy(smoke, tmp_path):
-    return Path(shutil.copytree(smoke, tmp_path / "run"))
-
-
 @pytest.mark.chain
 def test_the_chain_leaves_a_complete_run_folder(smoke):
     result = read_json(smoke / "result.json")
