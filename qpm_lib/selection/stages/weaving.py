@@ -70,19 +70,26 @@ class Weaving:
                 group.update(dict.fromkeys(joined, joined))
         return [sorted(g) for g in {id(g): g for g in group.values()}.values()]
 
-    def settle(self, sets: Bool[np.ndarray, "classes n"], price: float) -> Bool[np.ndarray, "classes n"]:
-        """Let one class after the other take the set that is worth most, pairs counted at a price, until none moves."""
-        sets = sets.copy()
+    def settle(
+        self, sets: Bool[np.ndarray, "classes n"], price: float, least: int = 0
+    ) -> Bool[np.ndarray, "classes n"]:
+        """Let one class after the other take the set that is worth most, pairs counted at a price, until none moves.
+        Moves that would leave fewer than `least` pairs alike are not made.
+        """
+        sets, alike = sets.copy(), self.alike(sets)
         used = {tuple(np.flatnonzero(row).tolist()) for row in sets}
         for _ in range(_SWEEPS):
             moved = False
             for c in self.partners:
                 before = tuple(np.flatnonzero(sets[c]).tolist())
                 used.remove(before)
-                after = self._best(sets, c, price, used, before)
+                after, theirs = self._best(sets, c, price, used, before), sets[self.partners[c]]
+                there, then = (int((theirs[:, subset].sum(1) == self.k - 1).sum()) for subset in (before, after))
+                if alike + then - there < least:
+                    after, then = before, there
                 used.add(after)
                 if after != before:
-                    sets[c], moved = False, True
+                    sets[c], moved, alike = False, True, alike + then - there
                     sets[c, list(after)] = True
             if not moved:
                 break
@@ -137,15 +144,14 @@ def weave(
 def _cheapen(
     weaving: Weaving, sets: Bool[np.ndarray, "classes n"], price: float, n_alike: int, least: float
 ) -> Bool[np.ndarray, "classes n"] | None:
-    """Lower the price as long as enough pairs are alike; the most valuable sets on the way."""
-    best = sets if weaving.alike(sets) >= n_alike else None
+    """Lower the price, and keep enough pairs alike; the most valuable sets on the way, None where too few were."""
+    if weaving.alike(sets) < n_alike:
+        return None
+    best = sets
     while price > least:
         price *= _DOWN
-        sets = weaving.settle(sets, price)
-        if weaving.alike(sets) < n_alike:
-            return best
-        if best is None or weaving.worth(sets) > weaving.worth(best):
-            best = sets
+        sets = weaving.settle(sets, price, n_alike)
+        best = max(best, sets, key=weaving.worth)
     return best
 
 
