@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help tutorial test faults gpu lab clean
+.PHONY: help tutorial test exercises faults gpu lab clean
 
 help:
 	@echo "make tutorial   install, render the toy birds, run the chapters, build a report"
 	@echo "make test       install and run all tests, the chapters on a small profile included"
+	@echo "make exercises  exercises without solutions, and the small runs they stand on; qpm grade FILE grades them"
 	@echo "make faults     kill the chapters at random moments, 50 times, and compare with an undisturbed run"
 	@echo "make gpu        tests and benchmarks of a GPU, results as one file and one table in gpu-results"
 	@echo "make lab        install and open the notebooks in JupyterLab"
@@ -25,6 +26,11 @@ tutorial: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+exercises: $(READY)
+	$(BIN)/qpm exercises --out exercises
+	$(BIN)/qpm run --profile smoke --out runs/exercises
+	$(BIN)/qpm run --profile smoke --set selection.method=sldd --out runs/exercises-sldd --to 04
 
 faults: $(READY)
 	$(BIN)/python tests/faults/harness.py

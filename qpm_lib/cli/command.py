@@ -5,9 +5,25 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from qpm_lib.cli import backbones, cache, compare, doctor, evaluate, explain, extract, inspect, predict, run, sweep
+from qpm_lib.cli import (
+    backbones,
+    cache,
+    compare,
+    doctor,
+    evaluate,
+    exercises,
+    explain,
+    extract,
+    grade,
+    inspect,
+    predict,
+    run,
+    sweep,
+)
 
-COMMANDS = (run, sweep, extract, predict, explain, compare, inspect, evaluate, backbones, cache, doctor)
+COMMANDS = (
+    run, sweep, extract, predict, explain, compare, inspect, evaluate, exercises, grade, backbones, cache, doctor
+)  # fmt: skip
 EPILOG = """examples:
   qpm doctor                                             is everything here that is needed?
   qpm run --profile toy --out runs/toy                   the whole course on rendered birds, on a laptop

@@ -2,6 +2,7 @@
 
 from qpm_lib.runs.chapters import LESSON, Chapter, chain, check_parameters, find_chapter, notebooks_folder
 from qpm_lib.runs.execution import ChapterError, ChapterReport, run_chapters
+from qpm_lib.runs.exercises import EXERCISES, Verdict, grade, read_answer, write_exercise
 from qpm_lib.runs.folder import RunFolder, open_run
 from qpm_lib.runs.formats import cell_text, save_figure, to_csv, to_markdown
 from qpm_lib.runs.inputs import check_inputs, load_run_backbone, load_run_dataset
@@ -19,11 +20,13 @@ __all__ = [
     "ChapterProgress",
     "ChapterReport",
     "ChapterStore",
+    "EXERCISES",
     "LESSON",
     "MethodMaps",
     "PUBLISHED",
     "RunFolder",
     "Snapshot",
+    "Verdict",
     "cell_text",
     "chain",
     "chapter_keys",
@@ -32,11 +35,13 @@ __all__ = [
     "clock",
     "current_chapters",
     "find_chapter",
+    "grade",
     "is_whole",
     "load_run_backbone",
     "load_run_dataset",
     "notebooks_folder",
     "open_run",
+    "read_answer",
     "read_runs",
     "run_chapters",
     "save_figure",
@@ -47,4 +52,5 @@ __all__ = [
     "to_csv",
     "this_computer",
     "to_markdown",
+    "write_exercise",
 ]
