@@ -1,0 +1,61 @@
+"""What every chapter offers its reader: quizzes that the chapter itself answers, and a first page that is complete."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from qpm_lib.cli.command import COMMANDS
+from qpm_lib.runs import notebooks_folder
+
+NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
+ANSWER = re.compile(r"<details><summary>Answer</summary>\s*(.*?)\s*</details>", re.DOTALL)
+
+
+def texts(path):
+    """The text of a chapter without its quiz, and the quiz."""
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    quiz = re.search(r"## Quiz\n(.*?)(?=\n## )", text, re.DOTALL)
+    assert quiz, f"{path.name} has no quiz"
+    return text.replace(quiz[0], ""), quiz[1]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_quiz_is_answered_by_the_text_of_its_chapter(path):
+    """What an answer rests on is in bold, and stands in the chapter in these words."""
+    text, quiz = texts(path)
+    questions, answers = re.findall(r"^\d\. .*\?.*$", quiz, re.MULTILINE), ANSWER.findall(quiz)
+    assert len(questions) == len(answers) >= 2
+    plain = " ".join(text.replace("*", "").split()).lower()
+    for answer in answers:
+        claims = re.findall(r"\*\*(.+?)\*\*", answer, re.DOTALL)
+        assert claims, answer
+        for claim in claims:
+            assert " ".join(claim.replace("*", "").split()).lower() in plain, f"{path.name}: {claim}"
+
+
+def test_every_chapter_says_where_it_stands():
+    lines = set()
+    for path in NOTEBOOKS:
+        first = nbformat.read(path, as_version=4).cells[0].source
+        line = next(line for line in first.splitlines() if line.startswith("*You are here:*"))
+        assert re.findall(r"\*\*(\d+) [^*]*\*\*", line) == [str(int(path.name[:2]))]
+        lines.add(line.replace("**", ""))
+    assert len(lines) == 1
+
+
+def test_the_first_page_lists_all_chapters_and_explains_words_that_they_use():
+    page = (notebooks_folder() / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in NOTEBOOKS] == sorted(set(re.findall(r"\]\((\w+\.ipynb)\)", page)))
+    course = " ".join(" ".join(texts(path)) for path in NOTEBOOKS).lower()
+    glossary = page.partition("## Glossary")[2]
+    terms = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", glossary, re.MULTILINE)[1:]
+    assert len(terms) >= 30
+    assert [term.lower() for term, _ in terms] == sorted(term.lower() for term, _ in terms)
+    for term, _ in terms:
+        assert any(word.strip() in course for word in term.lower().split(",")), term
+    makefile = (Path(__file__).resolve().parent.parent / "Makefile").read_text(encoding="utf-8")
+    known = {command.NAME for command in COMMANDS} | set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"`(?:qpm|make) (\w+)", page)) <= known
