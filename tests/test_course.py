@@ -1,12 +1,14 @@
 """What every chapter offers its reader: quizzes that the chapter itself answers, and a first page that is complete."""
 
 import re
+import shlex
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from qpm_lib.cli.command import COMMANDS
+from qpm_lib.cli.command import COMMANDS, parser
+from qpm_lib.core import load_profile
 from qpm_lib.runs import notebooks_folder
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
@@ -59,3 +61,28 @@ def test_the_first_page_lists_all_chapters_and_explains_words_that_they_use():
     makefile = (Path(__file__).resolve().parent.parent / "Makefile").read_text(encoding="utf-8")
     known = {command.NAME for command in COMMANDS} | set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
     assert set(re.findall(r"`(?:qpm|make) (\w+)", page)) <= known
+
+
+PAGES = ("README.md", "notebooks/README.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_on_a_page_is_one(page):
+    """With all its options, whatever stands in the place of files."""
+    root = Path(__file__).resolve().parent.parent
+    text = (root / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    commands = [line.partition(" #")[0].strip() for line in blocks] + re.findall(r"`([^`\n]+)`", text)
+    commands = [re.sub(r"^([A-Z_]+=\S+ |sudo )+", "", command) for command in commands]
+    ours = [shlex.split(command) for command in commands if re.match(r"qpm [a-z]+ .", command)]
+    assert len(ours) >= 1
+    for _, *words in ours:
+        if not {"--help", "--list-methods"} & set(words):
+            known, unknown = parser().parse_known_args(words)
+            assert not unknown, words
+            for setting in getattr(known, "set", None) or []:
+                load_profile(getattr(known, "profile", "toy"), **dict([setting.split("=", 1)]))
+    for command in commands:
+        if found := re.match(r"(?:\S*python|pytest) ((?:benchmarks|data_scripts|tests)/\S+\.py)(.*)", command):
+            source = (root / found[1]).read_text(encoding="utf-8")
+            assert all(f'"{option}"' in source for option in re.findall(r"--[a-z-]+", found[2])), command
