@@ -37,11 +37,11 @@ def execute(arguments: argparse.Namespace) -> int:
         read_answer(path)
     verdicts, right = [], 0
     for path in arguments.files:
-        sys.stderr.write(f"{printable(path)} ...\n")
+        sys.stderr.write(f"{printable(str(path))} ...\n")
         verdict = grade(path, timeout=arguments.timeout)
         right += verdict.right
         verdicts.append({"file": str(path), **verdict._asdict()})
-        show(f"{printable(path)}: {printable(verdict.words)}")
+        show(f"{printable(str(path))}: {printable(verdict.words)}")
     if arguments.json:
         write_json(arguments.json, {"exercises": verdicts})
     show(f"{right} of {len(verdicts)} right")

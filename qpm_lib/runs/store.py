@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -71,7 +70,7 @@ class ChapterStore:
     def put(self, run: Path, key: str, chapter: str, entry: Mapping[str, Any]) -> None:
         """Keep the files of a finished chapter; where the disk is full or cannot be written, nothing is kept."""
         place = self.folder / key
-        card = {"chapter": chapter, "run": str(run), **{name: entry[name] for name in ("seconds", "figures", "files")}}
+        card = {"chapter": chapter, **{name: entry[name] for name in ("seconds", "figures", "files")}}
         try:
             for number, name in enumerate(card["files"]):
                 write_atomically(place / f"{number}", lambda path, name=name: shutil.copyfile(run / name, path))
@@ -97,24 +96,14 @@ class ChapterStore:
             if damaged:
                 raise ValueError(f"{', '.join(damaged)} changed")
             for number, name in enumerate(names):
-                write_atomically(run / name, lambda path, i=number, n=name: _copy(place / str(i), path, n, card, run))
+                write_atomically(run / name, lambda path, i=number: shutil.copyfile(place / str(i), path))
             with contextlib.suppress(OSError):  # when it was used last; it may be somebody else's
                 (place / "card.json").touch()
-            files = {name: file_hash(run / name) for name in names}
-            return {"seconds": card["seconds"], "figures": card["figures"], "files": files}
+            return {"seconds": card["seconds"], "figures": card["figures"], "files": dict(card["files"])}
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             log.warning("a kept chapter is damaged (%s): it runs again", error)
             shutil.rmtree(place, ignore_errors=True)
             return None
-
-
-def _copy(source: Path, target: Path, name: str, card: Mapping[str, Any], run: Path) -> None:
-    """Copy a file; the executed copy of a chapter names the folder of its run."""
-    if not name.endswith(".ipynb"):
-        shutil.copyfile(source, target)
-        return
-    there, here = (json.dumps(str(path))[1:-1] for path in (card["run"], run))
-    target.write_text(source.read_text(encoding="utf-8").replace(there, here), encoding="utf-8")
 
 
 @cache
