@@ -63,7 +63,7 @@ def test_the_first_page_lists_all_chapters_and_explains_words_that_they_use():
     assert set(re.findall(r"`(?:qpm|make) (\w+)", page)) <= known
 
 
-PAGES = ("README.md", "notebooks/README.md")
+PAGES = ("README.md", "notebooks/README.md", "benchmarks/README.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
