@@ -28,7 +28,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 exercises: $(READY)
-	$(BIN)/qpm exercises --out exercises
+	test -d exercises || $(BIN)/qpm exercises --out exercises
 	$(BIN)/qpm run --profile smoke --out runs/exercises
 	$(BIN)/qpm run --profile smoke --set selection.method=sldd --out runs/exercises-sldd --to 04
 

@@ -36,8 +36,8 @@ def makers(weight: torch.Tensor, seed: int) -> dict[str, conformal.HierarchicalS
     return found | {name: conformal.SoftmaxSets(name.lower(), seed=seed) for name in ("THR", "APS", "RAPS")}
 
 
-def draws_of(folder: Path, options: argparse.Namespace) -> Iterator[tuple[float, str, int, metrics.SetQuality]]:
-    """Alpha, method, draw and what was measured."""
+def draws_of(folder: Path, options: argparse.Namespace) -> Iterator[tuple[float, str, metrics.SetQuality]]:
+    """Alpha, method and what was measured, draw by draw."""
     run = qpm_lib.open_run(folder)
     dataset = run.dataset()
     store = run.features(dataset, run.backbone())
@@ -55,7 +55,7 @@ def draws_of(folder: Path, options: argparse.Namespace) -> Iterator[tuple[float,
             for alpha in ALPHAS:
                 sets = maker.predict(vector[rest], logits[rest], alpha).numpy()
                 truth = {"alpha": alpha, "calibrated_on": count, "similarity": similarity}
-                yield alpha, name, draw, metrics.set_quality(sets, labels[rest].numpy(), **truth)
+                yield alpha, name, metrics.set_quality(sets, labels[rest].numpy(), **truth)
 
 
 def line(name: str, found: list[metrics.SetQuality], ours: list[metrics.SetQuality]) -> str:
@@ -74,7 +74,7 @@ def line(name: str, found: list[metrics.SetQuality], ours: list[metrics.SetQuali
 def report(folder: Path, options: argparse.Namespace) -> list[str]:
     """A table for each alpha."""
     found: dict[tuple[float, str], list[metrics.SetQuality]] = {}
-    for alpha, name, _, quality in draws_of(folder, options):
+    for alpha, name, quality in draws_of(folder, options):
         found.setdefault((alpha, name), []).append(quality)
     lines = [f"## {folder.name}, {options.model}, {options.draws} draws"]
     for alpha in ALPHAS:

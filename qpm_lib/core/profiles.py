@@ -38,7 +38,7 @@ _PUBLISHED = RunConfig(
 # At the published learning rates, 1e-3 and 5e-3, the small networks of this profile are far from trained after the same
 # number of epochs: seed 0, 20 dense epochs 85 % accuracy, not 95 %; in 40 and 50 epochs the QPM gets 96.1 %.
 # The sparsity loss already in the dense stage (published: in fine-tuning only) gives features that answer to one part
-# variant more often, and so does paying for features that keep to one place: README has the figures.
+# variant more often, and so does paying for features that keep to one place: benchmarks/README.md has the figures.
 _TOY = RunConfig(
     dense=replace(_DENSE, epochs=20, lr=1e-2, l1_maps=4.0),
     selection=SelectionConfig(locality=3.0, gap=0.0, time_limit=60.0),

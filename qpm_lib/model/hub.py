@@ -116,7 +116,8 @@ def _prepare(folder: Path, place: Path, manifest: ModelManifest, name: str, lice
         if (folder / file).exists():
             shutil.copyfile(folder / file, place / file)
     config = read_json(place / "config.json")
-    config["data"] |= {"root": Path(config["data"]["root"]).name}
+    for part, name_of in (("data", "root"), ("backbone", "weights")):
+        config[part][name_of] = Path(config[part][name_of]).name
     (place / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     card = place / "README.md"
     text = card.read_text("utf-8") if card.exists() else f"# {name}\n"

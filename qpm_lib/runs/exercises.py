@@ -55,22 +55,19 @@ class Exercise:
 def read_exercise(chapter: str) -> Exercise:
     """The exercise of a chapter, by the chapter's name."""
     cells = nbformat.read(notebooks_folder() / f"{chapter}.ipynb", as_version=4).cells
-    start = next(i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and _HEADING in cell.source)
-    code = [cell.source for cell in cells[:start] if cell.cell_type == "code"]
-    given = next(cell.source for cell in cells[start:] if cell.cell_type == "code")
-    solution = next(found[1] for cell in cells[start:] if (found := _SOLUTION.search(cell.source)))
-    answers = _ANSWER.search(given)
+    given = _given(cells)
+    code = [cell.source for cell in cells[:given] if cell.cell_type == "code"]
+    solution = next(found[1] for cell in cells[given:] if (found := _SOLUTION.search(cell.source)))
+    answers = _ANSWER.search(cells[given].source)
     if answers is None:
         raise ValueError(f"the exercise of {chapter} names no answer")
-    return Exercise(code[0], tuple(code[1:]), given, solution, tuple(answers[1].split(", ")))
+    return Exercise(code[0], tuple(code[1:]), cells[given].source, solution, tuple(answers[1].split(", ")))
 
 
 def write_exercise(chapter: str, folder: Path) -> Path:
     """The chapter as far as its exercise, without the solution and what comes after it, on profile smoke."""
     book = nbformat.read(notebooks_folder() / f"{chapter}.ipynb", as_version=4)
-    start = next(i for i, c in enumerate(book.cells) if c.cell_type == "markdown" and _HEADING in c.source)
-    end = next(i for i, c in enumerate(book.cells) if i > start and c.cell_type == "code")
-    book.cells = [*book.cells[: end + 1], nbformat.v4.new_code_cell("# Your answer")]
+    book.cells = [*book.cells[: _given(book.cells) + 1], nbformat.v4.new_code_cell("# Your answer")]
     for cell in book.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = re.sub(r'run_folder = "[^"]*"', f'run_folder = "../runs/{_place(chapter)}"', cell.source)
@@ -79,6 +76,16 @@ def write_exercise(chapter: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, folder / f"{chapter}.ipynb")
     return folder / f"{chapter}.ipynb"
+
+
+def _heading(cells: Sequence[nbformat.NotebookNode]) -> int | None:
+    """Where the exercise begins."""
+    return next((i for i, c in enumerate(cells) if c.cell_type == "markdown" and _HEADING in c.source), None)
+
+
+def _given(cells: Sequence[nbformat.NotebookNode]) -> int:
+    """Where the cell is that is to be completed."""
+    return next(i for i, c in enumerate(cells) if i > (_heading(cells) or 0) and c.cell_type == "code")
 
 
 def _place(chapter: str) -> str:
@@ -98,10 +105,10 @@ def read_answer(path: Path) -> tuple[str, list[str]]:
     except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
         raise ValueError(f"{path} cannot be read as a notebook ({type(error).__name__})") from error
     chapter, cells = book.metadata.get("qpm_exercise", ""), book.cells
-    heading = [i for i, c in enumerate(cells) if c.cell_type == "markdown" and _HEADING in c.source]
-    if chapter not in EXERCISES or not heading:
+    heading = _heading(cells)
+    if chapter not in EXERCISES or heading is None:
         raise ValueError(f"{path} is no exercise: `qpm exercises` writes them, and their heading must stay")
-    return chapter, [cell.source for cell in cells[heading[0] :] if cell.cell_type == "code"]
+    return chapter, [cell.source for cell in cells[heading:] if cell.cell_type == "code"]
 
 
 def needed(setup: Sequence[str], code: str) -> list[str]:

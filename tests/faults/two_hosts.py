@@ -65,12 +65,12 @@ class Hosts:
         return self.start(host, cache, *QPM, "sweep", *settings, *grid, *workers)
 
     def start_engine(self):
-        first, dask = next(iter(ADDRESSES)), [sys.executable, "-m", "distributed.cli.dask_{}"]
+        first, dask = next(iter(ADDRESSES)), [sys.executable, "-m"]
         address = f"tcp://{ADDRESSES[first]}:{PORT}"
-        engine = [*dask[:2], dask[2].format("scheduler"), "--host", ADDRESSES[first], "--no-dashboard"]
+        engine = [*dask, "distributed.cli.dask_scheduler", "--host", ADDRESSES[first], "--no-dashboard"]
         self.start(first, "shared", *engine)
         for host in ADDRESSES:
-            worker = [*dask[:2], dask[2].format("worker"), address, "--nthreads", "1", "--no-dashboard"]
+            worker = [*dask, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
             self.start(host, "shared", *worker)
         return address
 

@@ -48,6 +48,9 @@ def hub(tmp_path, monkeypatch):
 @pytest.mark.chain
 def test_a_model_is_shared_and_used_by_its_name(smoke_copy, hub, capsys):
     run, model = smoke_copy, DinoQPM.from_pretrained(smoke_copy)
+    config = json.loads((run / "model" / "config.json").read_text())
+    config["data"]["root"], config["backbone"]["weights"] = str(run / "pictures"), str(run / "weights.pth")
+    (run / "model" / "config.json").write_text(json.dumps(config))
     assert DinoQPM.from_pretrained(run / "model").class_names == model.class_names
     assert model.push_to_hub("someone/birds", license="cc-by-4.0", message="first") == "hub/someone/birds/commit/first"
     kinds = {path.suffix for path in hub.rglob("*") if path.is_file()}
