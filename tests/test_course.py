@@ -9,6 +9,7 @@ import pytest
 
 from qpm_lib.cli.command import COMMANDS, parser
 from qpm_lib.core import load_profile
+from qpm_lib.plotting import you_are_here
 from qpm_lib.runs import notebooks_folder
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
@@ -45,7 +46,11 @@ def test_every_chapter_says_where_it_stands():
         line = next(line for line in first.splitlines() if line.startswith("*You are here:*"))
         assert re.findall(r"\*\*(\d+) [^*]*\*\*", line) == [str(int(path.name[:2]))]
         lines.add(line.replace("**", ""))
+        assert f"you_are_here({int(path.name[:2])})" in path.read_text(encoding="utf-8")
     assert len(lines) == 1
+    names = re.split(r" [→·] (?:beside the chain: )?", lines.pop().removeprefix("*You are here:* "))
+    shown = [text.get_text() for text in you_are_here(5).axes[0].texts if text.get_weight() == "bold"]
+    assert shown == names
 
 
 def test_the_first_page_lists_all_chapters_and_explains_words_that_they_use():

@@ -2,6 +2,7 @@
 
 from qpm_lib.plotting.canvas import Canvas, framed, place_in_words, to_jpeg
 from qpm_lib.plotting.colours import PALETTE, cluster_colours, feature_colours
+from qpm_lib.plotting.course import you_are_here
 from qpm_lib.plotting.curves import LiveSolve, solve_progress, trade_off_curve, trade_off_curves, training_curves
 from qpm_lib.plotting.figures import (
     bars_with_reference,
@@ -55,4 +56,5 @@ __all__ = [
     "trade_off_curves",
     "training_curves",
     "upsample",
+    "you_are_here",
 ]

@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 import torch
 from conftest import GRID
 
@@ -161,3 +162,15 @@ def test_a_table_of_skills_names_what_is_missing():
         "0.90 [0.80, 1.00]",
     ]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["CDAM", "random"]
+
+
+@pytest.mark.parametrize(("chapter", "blue"), [(1, 1), (4, 4), (7, 5), (12, 1), (13, 5)])
+def test_the_picture_of_the_course_marks_one_chapter_and_what_it_stands_on(chapter, blue):
+    from matplotlib.colors import to_hex
+
+    faces = [to_hex(patch.get_facecolor()) for patch in plotting.you_are_here(chapter).axes[0].patches]
+    faces = [face for face in faces if face != "#999999"]
+    assert [q for q, face in enumerate(faces) if face == "#0072b2"] == [chapter]
+    assert faces.count("#cfe3f1") == blue
+    with pytest.raises(ValueError, match=r"chapter \(=14\) must be 1 to 13"):
+        plotting.you_are_here(14)
