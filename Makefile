@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help tutorial test exercises faults gpu lab clean
+.PHONY: help tutorial test exercises slides faults gpu lab clean
 
 help:
 	@echo "make tutorial   install, render the toy birds, run the chapters, build a report"
 	@echo "make test       install and run all tests, the chapters on a small profile included"
 	@echo "make exercises  exercises without solutions, and the small runs they stand on; qpm grade FILE grades them"
+	@echo "make slides     slides of the chapters of the tutorial, one page each"
 	@echo "make faults     kill the chapters at random moments, 50 times, and compare with an undisturbed run"
 	@echo "make gpu        tests and benchmarks of a GPU, results as one file and one table in gpu-results"
 	@echo "make lab        install and open the notebooks in JupyterLab"
@@ -31,6 +32,9 @@ exercises: $(READY)
 	test -d exercises || $(BIN)/qpm exercises --out exercises
 	$(BIN)/qpm run --profile smoke --out runs/exercises
 	$(BIN)/qpm run --profile smoke --set selection.method=sldd --out runs/exercises-sldd --to 04
+
+slides: $(READY)
+	$(BIN)/python data_scripts/make_slides.py runs/toy
 
 faults: $(READY)
 	$(BIN)/python tests/faults/harness.py

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
+from qpm_lib import plotting
 from qpm_lib.core import write_atomically
 from qpm_lib.data import read_image
+from qpm_lib.model import correct_rows, outputs_of
+from qpm_lib.plotting.colours import rgb
 from qpm_lib.runs import RunFolder
 
-_WIDTH = 1000
+_WIDTH, _CHAPTERS_PICTURE = 1000, 4
 log = logging.getLogger(__name__)
 
 
@@ -105,6 +109,52 @@ def _of_the_model(run: RunFolder, out: Path) -> Iterator[Exhibit]:
         )
 
 
+def _chain(run: RunFolder, out: Path) -> Iterator[Exhibit]:
+    """One picture on its way through chapters 1 to 5: the same as in the figures of chapter 5."""
+    dataset, backbone = run.dataset(), run.backbone()
+    store = run.features(dataset, backbone)
+    dense, model = run.load_dense(), run.load_model().with_backbone(backbone)
+    row = int(correct_rows(model, store)[:_CHAPTERS_PICTURE][-1])
+    batch, picture = torch.tensor([row]), np.asarray(backbone.square(dataset.image(row), 256)) / 255
+    many, given = outputs_of(dense, store, batch), model.explain([dataset.image(row)])
+    top = np.argsort(-many.vector[0].cpu().numpy(), kind="stable")[:9]
+    weight, used = model.class_weight.cpu().numpy(), given.features[0].cpu().numpy()
+    colours, (classes, features) = plotting.feature_colours(weight), plotting.class_order(weight)
+    heats = np.abs(given.maps[0].cpu().numpy())
+    table = np.ones((*weight.shape, 3))
+    for f, colour in enumerate(colours):
+        table[weight[:, f] != 0, f] = rgb(colour)
+    table[weight == 0] = np.where(np.arange(len(weight)) == int(given.target[0]), 0.75, 0.95)[
+        np.nonzero(weight == 0)[0], None
+    ]
+    sheets = [
+        ("picture", [picture]),
+        ("1 tokens", plotting.token_colours(store.fetch(batch).patches.float().cpu().numpy())),
+        (
+            "2 features",
+            [plotting.overlay(picture, np.abs(many.maps[0, f].cpu().numpy()), plotting.PALETTE[3]) for f in top],
+        ),
+        ("3 selection", [table[classes][:, features]]),
+        ("4 classifier", [plotting.overlay(picture, h, colours[f]) for h, f in zip(heats, used, strict=True)]),
+    ]
+    figure = plotting.new_figure((13, 2.4), layout="constrained")
+    axes = figure.subplots(1, 6, width_ratios=(1, 1, 1, 1, 1, 1.3))
+    for ax, (title, sheet) in zip(axes, sheets, strict=False):
+        plotting.show_images(ax, sheet, columns=round(len(sheet) ** 0.5))
+        ax.set_title(title, fontsize=11, weight="bold")
+    plotting.contribution_bars(axes[-1], given.contributions[0].cpu().numpy(), used, colours)
+    axes[-1].set_title("5 reasons", fontsize=11, weight="bold")
+    figure.savefig(out / ".chain.png", dpi=100)
+    _save(read_image(out / ".chain.png"), out / "chain.jpg")
+    (out / ".chain.png").unlink()
+    words = (
+        "The picture; its tokens, their main directions as colours; the nine strongest of many features; which class "
+        "(row) uses which feature (column), that of the picture on grey; the features of its class, each in its "
+        "colour; what each adds to the score."
+    )
+    yield Exhibit("chain.jpg", "One picture through the chain", words)
+
+
 def _of_the_report(run: RunFolder, out: Path) -> Iterator[Exhibit]:
     """A class, the surest mistake, and the explorer."""
     snapshot, report, names = run.load_snapshot(), run.path / "report", run.load_model().class_names
@@ -147,7 +197,7 @@ def make_gallery(run: RunFolder, out: Path) -> list[Exhibit]:
     if not (run.path / "report" / "explorer.html").exists():
         raise ValueError(f"{run.path} has no report with an explorer: finish the run first (qpm run --out {run.path})")
     out.mkdir(parents=True, exist_ok=True)
-    exhibits = [*_of_the_model(run, out), *_of_the_report(run, out)]
+    exhibits = [*_chain(run, out), *_of_the_model(run, out), *_of_the_report(run, out)]
     settings = f"profile {run.config.profile}, seed {run.config.seed}"
     lines = [
         "# Gallery",

@@ -315,7 +315,14 @@ def test_the_gallery_is_small_and_shows_the_run(smoke, tmp_path, capsys):
     script.main([str(smoke), "--out", str(tmp_path / "gallery")])
     page = (tmp_path / "gallery" / "README.md").read_text()
     shown = re.findall(r"\]\((\w+\.jpg)\)", page)
-    assert {"explanation.jpg", "class_comparison.jpg", "class_features.jpg", "features.jpg", "class.jpg"} <= set(shown)
+    assert {
+        "chain.jpg",
+        "explanation.jpg",
+        "class_comparison.jpg",
+        "class_features.jpg",
+        "features.jpg",
+        "class.jpg",
+    } <= set(shown)
     assert {path.name for path in (tmp_path / "gallery").iterdir()} == {"README.md", *shown}
     for name in shown:
         assert (tmp_path / "gallery" / name).stat().st_size < 200_000
