@@ -9,7 +9,7 @@ import pytest
 
 from qpm_lib.cli.command import COMMANDS, parser
 from qpm_lib.core import load_profile
-from qpm_lib.plotting import you_are_here
+from qpm_lib.plotting.course import course_figure
 from qpm_lib.runs import notebooks_folder
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
@@ -49,7 +49,7 @@ def test_every_chapter_says_where_it_stands():
         assert f"you_are_here({int(path.name[:2])})" in path.read_text(encoding="utf-8")
     assert len(lines) == 1
     names = re.split(r" [→·] (?:beside the chain: )?", lines.pop().removeprefix("*You are here:* "))
-    shown = [text.get_text() for text in you_are_here(5).axes[0].texts if text.get_weight() == "bold"]
+    shown = [text.get_text() for text in course_figure(5).axes[0].texts if text.get_weight() == "bold"]
     assert shown == names
 
 

@@ -1,6 +1,9 @@
 """The whole course as one picture, with the place of a chapter in it."""
 
+import io
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from qpm_lib.plotting.colours import PALETTE
 from qpm_lib.plotting.figures import new_figure
@@ -30,7 +33,14 @@ BESIDE = (
 _HERE, _DONE, _PALE, _EDGE = PALETTE[5], "#CFE3F1", "#F5F5F5", "#999999"
 
 
-def you_are_here(chapter: int) -> "Figure":
+def you_are_here(chapter: int) -> Image.Image:
+    """`course_figure` as a picture, which also the first cell of a chapter shows; figures are shown from the second."""
+    buffer = io.BytesIO()
+    course_figure(chapter).savefig(buffer, dpi=100)
+    return Image.open(buffer)
+
+
+def course_figure(chapter: int) -> "Figure":
     """The chain from a picture to its explanation, and the chapters beside it; `chapter` is dark, what it builds on is
     blue.
 

@@ -5,6 +5,7 @@ import torch
 from conftest import GRID
 
 from qpm_lib import plotting
+from qpm_lib.plotting.course import course_figure
 from qpm_lib.plotting.maps import upsample
 
 
@@ -168,9 +169,10 @@ def test_a_table_of_skills_names_what_is_missing():
 def test_the_picture_of_the_course_marks_one_chapter_and_what_it_stands_on(chapter, blue):
     from matplotlib.colors import to_hex
 
-    faces = [to_hex(patch.get_facecolor()) for patch in plotting.you_are_here(chapter).axes[0].patches]
+    faces = [to_hex(patch.get_facecolor()) for patch in course_figure(chapter).axes[0].patches]
     faces = [face for face in faces if face != "#999999"]
     assert [q for q, face in enumerate(faces) if face == "#0072b2"] == [chapter]
     assert faces.count("#cfe3f1") == blue
     with pytest.raises(ValueError, match=r"chapter \(=14\) must be 1 to 13"):
         plotting.you_are_here(14)
+    assert np.asarray(plotting.you_are_here(chapter)).std() > 10

@@ -105,7 +105,11 @@ def test_the_chain_leaves_a_complete_run_folder(smoke):
         assert (smoke / path).exists()
     for chapter in CHAPTERS:
         book = nbformat.read(smoke / "notebooks" / f"{chapter.name}.ipynb", as_version=4)
-        assert all(c.execution_count for c in book.cells if c.cell_type == "code")
+        code = [c for c in book.cells if c.cell_type == "code"]
+        assert all(c.execution_count for c in code)
+        shown = [output.data for c in code for output in c.outputs if "data" in output]
+        assert "image/png" in shown[0]  # where the chapter stands in the course
+        assert not [data for data in shown if "<Figure" in data.get("text/plain", "") and "image/png" not in data]
         assert (smoke / "report" / f"{chapter.name}.html").exists()
 
 
