@@ -25,7 +25,7 @@ from qpm_lib.explain.ranking import (
 )
 from qpm_lib.explain.registry import METHODS, MethodEntry, make, possible, quick_methods
 from qpm_lib.explain.target import Rest, Target, concept_target
-from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap
+from qpm_lib.explain.uninformed import CentredBlob, EdgeMap, RandomMap, centred_blob
 
 __all__ = [
     "ARTEFACT",
@@ -61,6 +61,7 @@ __all__ = [
     "SmoothCDAM",
     "Target",
     "TokenAblation",
+    "centred_blob",
     "cluster_sheet",
     "compare_classes",
     "concept_target",

@@ -31,6 +31,12 @@ class RandomMap(Method):
         return torch.from_numpy(maps)
 
 
+def centred_blob(grid: int, width: float = 0.25) -> Float[np.ndarray, "grid grid"]:
+    """A Gaussian in the centre, from 0 to 1; `width` is its standard deviation as a share of the side."""
+    away = (np.arange(grid) + 0.5) / grid - 0.5
+    return np.exp(-(away[:, None] ** 2 + away[None] ** 2) / (2 * width**2)).astype(np.float32)
+
+
 class CentredBlob(Method):
     """A Gaussian in the centre of every picture, for every class: objects are mostly in the centre.
 
@@ -41,8 +47,7 @@ class CentredBlob(Method):
 
     def __init__(self, target: Target, *, width: float = 0.25, batch_size: int = 32) -> None:
         super().__init__(target, batch_size=batch_size)
-        away = (np.arange(target.grid) + 0.5) / target.grid - 0.5
-        self.map = np.exp(-(away[:, None] ** 2 + away[None] ** 2) / (2 * width**2)).astype(np.float32)
+        self.map = centred_blob(target.grid, width)
 
     def some(self, images: Sequence[Image.Image], targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch g g"]:
         """Maps (B, g, g) from 0 to 1."""

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qpm_lib.data import ImageDataset
+from qpm_lib.explain import centred_blob
 from qpm_lib.features import FeatureStore
 from qpm_lib.metrics import features, maps
 from qpm_lib.model import Classifier, feature_vectors, outputs
@@ -18,8 +19,10 @@ from qpm_lib.model import Classifier, feature_vectors, outputs
 MEASURES = {
     "accuracy": "accuracy (test)",
     "plausibility": "plausibility (test)",
-    "plausibility_chance": "plausibility by chance",
+    "plausibility_chance": "plausibility of a uniform map",
+    "plausibility_centre": "plausibility of a centred blob",
     "pointing": "strongest patch on the object (test)",
+    "pointing_centre": "strongest patch of a centred blob",
     "sid": "SID@k (test)",
     "class_independence": "class-independence (train)",
     "contrastiveness": "contrastiveness (train)",
@@ -27,6 +30,10 @@ MEASURES = {
     "structural_grounding": "structural grounding",
     "attribute_alignment": "attribute alignment (train)",
 }
+
+
+_UNINFORMED = ("plausibility_chance", "plausibility_centre", "pointing_centre")
+_ON_MASKS = ("plausibility", "pointing", *_UNINFORMED)
 
 
 def _stack_masks(dataset: ImageDataset, rows: list[int], grid: int, *, crop: bool) -> Bool[Tensor, "images g g"]:
@@ -85,15 +92,13 @@ def evaluate(model: Classifier, store: FeatureStore, dataset: ImageDataset, *, k
     per_image["sid"] = per_image["sid"][~np.isnan(per_image["sid"])]
     values: dict[str, float | None] = {name: float(v.mean()) if len(v) else None for name, v in per_image.items()}
     intervals = {
-        name: bootstrap_interval(v, seed=seed)
-        for name, v in per_image.items()
-        if len(v) and name != "plausibility_chance"
+        name: bootstrap_interval(v, seed=seed) for name, v in per_image.items() if len(v) and name not in _UNINFORMED
     }
     values = dict.fromkeys(MEASURES) | values
     if values["sid"] is None:
         notes["sid"] = f"no predicted class has {k} features"
     if dataset.masks is None:
-        notes |= dict.fromkeys(("plausibility", "plausibility_chance", "pointing"), "the data set has no segmentations")
+        notes |= dict.fromkeys(_ON_MASKS, "the data set has no segmentations")
     on_features, why = _on_training_features(model, store, dataset, seed)
     values = {name: on_features.get(name, values[name]) for name in MEASURES}
     return Evaluation(
@@ -105,9 +110,8 @@ def _on_test_pictures(
     model: Classifier, store: FeatureStore, dataset: ImageDataset, k: int
 ) -> dict[str, Float[np.ndarray, "images"]]:
     rows, done = store.rows(train=False), 0
-    found: dict[str, list[Tensor]] = {
-        name: [] for name in ("accuracy", "sid", "plausibility", "plausibility_chance", "pointing")
-    }
+    found: dict[str, list[Tensor]] = {name: [] for name in ("accuracy", "sid", *_ON_MASKS)}
+    blob = torch.from_numpy(centred_blob(store.grid))[None, None]
     weight = model.class_weight.detach()
     for out, labels in outputs(model, store, rows):
         predicted = out.logits.argmax(1)
@@ -124,6 +128,9 @@ def _on_test_pictures(
             found["plausibility"].append(score)
             found["plausibility_chance"].append(chance)
             found["pointing"].append(maps.pointing_per_image(out.maps, weight, predicted, masks))
+            centre = blob.expand(len(masks), 1, -1, -1), torch.ones(1, 1), torch.zeros(len(masks), dtype=torch.long)
+            found["plausibility_centre"].append(maps.plausibility_per_image(*centre, masks)[0])
+            found["pointing_centre"].append(maps.pointing_per_image(*centre, masks))
         done += len(labels)
     return {name: torch.cat(parts).cpu().double().numpy() for name, parts in found.items() if parts}
 

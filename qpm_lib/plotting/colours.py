@@ -14,15 +14,20 @@ PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F
 
 
 def feature_colours(weight: Bool[np.ndarray, "classes n"] | Float[np.ndarray, "classes n"]) -> list[str]:
-    """One colour per feature; two features of the same class share a colour only when the palette is exhausted."""
+    """One colour per feature; features of the same class share one only where the palette does not suffice.
+
+    The next feature is always the one that has most colours around it already (DSATUR: Brelaz, 1979).
+    """
     used = np.asarray(weight) != 0
     together = (used.T.astype(int) @ used) > 0
-    colours: list[int] = []
-    for f in range(used.shape[1]):
-        taken = [colours[g] for g in range(f) if together[f, g]]
-        cost = [(taken.count(c), colours.count(c), c) for c in range(len(PALETTE))]
-        colours.append(min(cost)[2])
-    return [PALETTE[c] for c in colours]
+    colours: dict[int, int] = {}
+    while len(colours) < used.shape[1]:
+        open_ = [f for f in range(used.shape[1]) if f not in colours]
+        around = {f: [c for g, c in colours.items() if together[f, g]] for f in open_}
+        f = max(open_, key=lambda f: (len(set(around[f])), together[f].sum()))
+        every = list(colours.values())
+        colours[f] = min(range(len(PALETTE)), key=lambda c: (around[f].count(c), every.count(c), c))
+    return [PALETTE[colours[f]] for f in range(used.shape[1])]
 
 
 def cluster_colours(count: int) -> list[str]:

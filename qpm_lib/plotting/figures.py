@@ -168,6 +168,6 @@ def skill_chart(
         ax.errorbar(x, value, [value - low, high - value], fmt=mark, capsize=3, color=colour, label=label)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set_xticks(np.arange(len(checks)) + 0.4 - width / 2, checks)
-    ax.set(ylabel="skill (0 random, 1 exact)", ylim=(-0.7, 1.3))
+    ax.set(ylabel="skill (0 random, 1 best possible)", ylim=(-0.7, 1.3))
     ax.legend(ncols=5, fontsize=8, loc="upper center")
     return ax

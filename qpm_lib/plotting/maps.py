@@ -122,13 +122,14 @@ def show_images(
     pictures = [_as_float(image) for image in images]
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
-    head = round(0.16 * height) if titles else 0
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    head = round((0.08 + 0.08 * lines) * height) if lines else 0
     sheet = np.ones((rows * (height + gap + head) - gap, columns * (width + gap) - gap, 3))
     for i, picture in enumerate(pictures):
         y, x = (i // columns) * (height + gap + head) + head, (i % columns) * (width + gap)
         sheet[y : y + height, x : x + width] = picture
         if titles:
-            ax.text(x + width / 2, y - head * 0.18, titles[i], ha="center", va="bottom", fontsize=8, parse_math=False)
+            ax.text(x + width / 2, y - 0.03 * height, titles[i], ha="center", va="bottom", fontsize=8, parse_math=False)
     ax.imshow(sheet, interpolation="nearest")
     ax.set_axis_off()
     if caption:

@@ -86,7 +86,8 @@ def _result_tiles(run: RunFolder, results: Mapping[str, Any]) -> list[Tile]:
     meaning = f"accuracy on test pictures (95 % interval {100 * low:.1f} to {100 * high:.1f})"
     tiles = [Tile(f"{100 * values['accuracy']:.1f} %", meaning)]
     if values.get("plausibility") is not None:
-        chance = f" (by chance {100 * values['plausibility_chance']:.0f} %)"
+        uninformed = [100 * values[name] for name in ("plausibility_chance", "plausibility_centre")]
+        chance = f" (of a uniform map {uninformed[0]:.0f} %, of a centred blob {uninformed[1]:.0f} %)"
         tiles.append(Tile(f"{100 * values['plausibility']:.1f} %", f"of the explanation lies on the object{chance}"))
     return tiles
 

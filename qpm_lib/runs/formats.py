@@ -47,7 +47,10 @@ def to_markdown(rows: Sequence[Row]) -> str:
             lines.append(f"| {row.label} | {row.cells['accuracy'].seeds} | " + " | ".join(texts) + " |")
         parts.append(f"**{data}**\n\n" + "\n".join(lines))
     parts += [f"[{i}] {note}." for i, note in enumerate(notes, 1)]
-    parts.append("Mean ± sample standard deviation over seeds. No model was chosen on test pictures.")
+    parts.append(
+        "Mean ± sample standard deviation over seeds. No epoch and no model was chosen on test pictures; settings of "
+        "profile toy were (benchmarks/README.md)."
+    )
     for name, published in PUBLISHED.items():
         lines = [
             f"| published, {name} | " + " | ".join(MEASURES[m] for m in PUBLISHED_MEASURES) + " |",

@@ -58,7 +58,7 @@ def relevance(
                 f"{flat.sum()} features are constant (first: {names[0]}) and have no correlation: leave them out, "
                 "or pass constant='zero'"
             )
-        log.warning("%d constant features get relevance 0: %s", flat.sum(), names[:10].tolist())
+        log.warning("%d constant features get relevance 0: %s", flat.sum(), names.tolist())
     if flat.all():
         raise ValueError("all features are constant: the dense model has learned nothing")
     share = counts / len(y)

@@ -94,7 +94,7 @@ def _written_down(problem: SelectionProblem, s: Any, w: Any) -> tuple[Any, list[
 
 
 class PlainResult(NamedTuple):
-    """Best objective found (NaN if none), proven bound, their gap, and seconds."""
+    """Best objective found (NaN if none), proven bound (infinite if none), their gap, and seconds."""
 
     objective: float
     bound: float
@@ -151,6 +151,7 @@ def solve_plain(
     model.setParam("limits/time", max(1.0, time_limit - (time.monotonic() - began)))
     model.optimize()
     found, bound = float(model.getPrimalbound()) if model.getNSols() else float("nan"), float(model.getDualbound())
+    bound = float("inf") if model.isInfinity(bound) else bound
     return PlainResult(
         found, bound, relative_gap(found, bound) if model.getNSols() else float("inf"), time.monotonic() - began
     )

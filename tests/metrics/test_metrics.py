@@ -259,7 +259,13 @@ def test_plausibility_is_streamed_with_masks_of_the_data_set(toy, toy_store):
     masks = torch.stack([torch.as_tensor(toy.mask(int(r))) for r in rows])
     expected = metrics.plausibility(out.maps, probe.class_weight, out.logits.argmax(1), masks)
     assert result.values["plausibility"] == pytest.approx(expected, rel=1e-4)
-    assert 0.2 < result.values["plausibility_chance"] < 0.7
+    assert 0.2 < result.values["plausibility_chance"] < result.values["plausibility_centre"] < 1
+    uniform = metrics.plausibility(
+        torch.ones_like(out.maps[:, :1]), torch.ones(1, 1), torch.zeros(len(rows)).long(), masks
+    )
+    assert result.values["plausibility_chance"] == pytest.approx(uniform, rel=1e-4)
+    assert result.values["pointing_centre"] > 0.8
+    assert not {"plausibility_chance", "plausibility_centre", "pointing_centre"} & set(result.intervals)
     assert result.values["attribute_alignment"] is not None
 
 

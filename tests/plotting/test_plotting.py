@@ -30,6 +30,10 @@ def test_features_of_a_class_have_different_colours():
     colours = plotting.feature_colours(weight)
     same = sum(len({colours[f] for f in np.flatnonzero(row)}) < 5 for row in weight)
     assert same <= 12
+    rng = np.random.default_rng(0)  # coloured in the order of their numbers, two of these classes repeat a colour
+    mixed = np.stack([np.isin(np.arange(24), rng.choice(24, 5, replace=False)) for _ in range(24)])
+    inks = plotting.feature_colours(mixed)
+    assert all(len({inks[f] for f in np.flatnonzero(row)}) == 5 for row in mixed)
     assert len(set(plotting.feature_colours(np.ones((1, 10))))) == 10
     assert plotting.feature_colours(weight) == colours
 
