@@ -163,8 +163,9 @@ def _show_results(run: Any) -> None:
     from qpm_lib.runs import cell_text, single_cell
 
     metrics = run.load_metrics()
-    columns = ["accuracy", "plausibility", "plausibility_chance", "sid", "contrastiveness"]
-    rows = [["", *({"plausibility_chance": "(chance)", "sid": "SID"}.get(c, c) for c in columns)]]
+    columns = ["accuracy", "plausibility", "plausibility_chance", "plausibility_centre", "sid", "contrastiveness"]
+    titles = {"plausibility_chance": "(uniform map)", "plausibility_centre": "(centred blob)", "sid": "SID"}
+    rows = [["", *(titles.get(c, c) for c in columns)]]
     for key, name in METHODS.items():
         if key in metrics:
             rows.append([name, *(cell_text(single_cell(metrics[key], c)._replace(interval=()), c) for c in columns)])
