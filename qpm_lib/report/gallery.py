@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from qpm_lib import plotting
 from qpm_lib.core import write_atomically
 from qpm_lib.data import read_image
 from qpm_lib.model import correct_rows, outputs_of
-from qpm_lib.plotting.colours import rgb
 from qpm_lib.runs import RunFolder
 
 _WIDTH, _CHAPTERS_PICTURE = 1000, 4
@@ -123,7 +122,7 @@ def _chain(run: RunFolder, out: Path) -> Iterator[Exhibit]:
     heats = np.abs(given.maps[0].cpu().numpy())
     table = np.ones((*weight.shape, 3))
     for f, colour in enumerate(colours):
-        table[weight[:, f] != 0, f] = rgb(colour)
+        table[weight[:, f] != 0, f] = np.array(ImageColor.getrgb(colour)) / 255
     table[weight == 0] = np.where(np.arange(len(weight)) == int(given.target[0]), 0.75, 0.95)[
         np.nonzero(weight == 0)[0], None
     ]
