@@ -77,7 +77,7 @@ MEASURES: Mapping[str, Measure] = {
         "depends on weights",
         "form",
         "the map changes when head and blocks are shuffled (1 - rank correlation)",
-        "noise",
+        "noise that comes from the model",
     ),
 }
 
