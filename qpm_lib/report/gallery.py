@@ -33,7 +33,7 @@ def _save(image: Image.Image, path: Path) -> None:
     """Write a figure small enough for a README: at most 1000 pixels wide, as a JPEG that keeps the colours apart."""
     if image.width > _WIDTH:
         image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.LANCZOS)
-    write_atomically(path, lambda temporary: image.save(temporary, "JPEG", quality=85, subsampling=0))
+    write_atomically(path, lambda temporary: image.save(temporary, "JPEG", quality=80, subsampling=0))
 
 
 def _screenshot(page: Path, row: int, to: Path) -> bool:
