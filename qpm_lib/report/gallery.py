@@ -128,7 +128,7 @@ def _chain(run: RunFolder, out: Path) -> Iterator[Exhibit]:
     ]
     sheets = [
         ("picture", [picture]),
-        ("1 tokens", plotting.token_colours(store.fetch(batch).patches.float().cpu().numpy())),
+        ("1 tokens", [*plotting.token_colours(store.fetch(batch).patches.float().cpu().numpy())]),
         (
             "2 features",
             [plotting.overlay(picture, np.abs(many.maps[0, f].cpu().numpy()), plotting.PALETTE[3]) for f in top],
