@@ -91,6 +91,7 @@ def served(application, folder, *arguments, log):
 
 def run_all(page, notebook_address):
     """Open a notebook in JupyterLab, run all its cells, and give the explorer in it."""
+    page.set_viewport_size({"width": 1280, "height": 2400})  # JupyterLab draws only cells that are on the screen
     page.goto(notebook_address)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=90_000)
