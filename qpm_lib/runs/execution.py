@@ -17,7 +17,7 @@ from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.inputs import check_inputs
 from qpm_lib.runs.store import ChapterStore
 from qpm_lib.runs.up_to_date import chapter_keys, is_clean, is_current
-from qpm_lib.runs.watching import ChapterProgress, make_engine, watched
+from qpm_lib.runs.watching import ChapterProgress, execute, make_engine, watched
 
 _ENGINE = "qpm"
 
@@ -65,7 +65,7 @@ def _execute(
         place = notebooks / f"{chapter.name}.ipynb"
         with source_of(place, lesson=lesson) as source, watched(chapter.name, on_progress) as tell:
             papermill.engines.papermill_engines.register(_ENGINE, make_engine(tell))
-            papermill.execute_notebook(str(source), str(work), parameters=values, **options)
+            execute(str(source), str(work), parameters=values, **options)
     except PapermillExecutionError as error:
         work.replace(failed)
         raise ChapterError(

@@ -21,6 +21,7 @@ from qpm_lib.runs.examiner import KEPT
 from qpm_lib.runs.execution import run_chapters
 from qpm_lib.runs.folder import RunFolder
 from qpm_lib.runs.store import ChapterStore
+from qpm_lib.runs.watching import execute
 
 EXERCISES = (*(chapter.name for chapter in CHAPTERS), SPARSE.name, "12_your_own_images")
 _HEADING, _ANSWER = "## Exercise", re.compile(r"^# (\w+(?:, \w+)*) = \.\.\.", re.MULTILINE)
@@ -211,11 +212,9 @@ def _prepared(chapter: str, folder: Path) -> RunFolder:
 
 
 def _execute(book: nbformat.NotebookNode, run: RunFolder, place: Path, timeout: int) -> None:
-    import papermill
-
     nbformat.write(book, place / "graded.ipynb")
     source, target = str(place / "graded.ipynb"), str(place / "executed.ipynb")
     options = {"kernel_name": "python3", "language": "python", "cwd": str(run.path), "progress_bar": False}
     options["extra_arguments"] = ["--log-level=50"]
     values = {"run_folder": str(run.path), "profile": "smoke"}
-    papermill.execute_notebook(source, target, parameters=values, execution_timeout=timeout, **options)
+    execute(source, target, parameters=values, execution_timeout=timeout, **options)

@@ -1,5 +1,6 @@
-"""How far a chapter is while it runs: the cell that is executed, and the loop inside it."""
+"""Execution of a notebook, and how far it is: the cell that is executed, and the loop inside it."""
 
+import logging
 import os
 import tempfile
 import threading
@@ -11,7 +12,26 @@ from typing import Any, NamedTuple
 
 from qpm_lib.core import PROGRESS_FILE, read_progress
 
-_EVERY = 0.5
+log = logging.getLogger(__name__)
+_EVERY, _STARTS = 0.5, 3
+
+
+def execute(source: str, target: str, **options: Any) -> None:
+    """papermill's `execute_notebook`; a kernel that died before its first word is started again, up to twice.
+
+    Two kernels that start at the same moment can be given the same port, and one of them dies of it; no cell has been
+    executed then.
+    """
+    import papermill
+
+    for left in reversed(range(_STARTS)):
+        try:
+            papermill.execute_notebook(source, target, **options)
+            return
+        except RuntimeError as error:
+            if not left or "before replying to kernel_info" not in str(error):
+                raise
+            log.warning("the kernel of %s did not start (%s): trying again", Path(source).name, error)
 
 
 class ChapterProgress(NamedTuple):

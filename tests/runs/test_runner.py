@@ -369,3 +369,26 @@ def test_a_store_that_cannot_be_written_stops_nothing(small_course, tmp_path, ca
     run = new_run(tmp_path)
     assert statuses(run_chapters(run, store=ChapterStore(tmp_path / "file" / "store"))) == ["done"] * 3
     assert "is not kept for other runs" in caplog.text
+
+
+@pytest.mark.parametrize(("deaths", "words"), [(2, ""), (3, "before replying"), (1, "Kernel died")])
+def test_a_kernel_that_never_began_is_started_again(deaths, words, monkeypatch):
+    """Two kernels may have taken the same port. One that died at work is not run again."""
+    import papermill
+
+    from qpm_lib.runs.watching import execute
+
+    calls = []
+
+    def started(source, target, **options):
+        calls.append((source, target, options))
+        if len(calls) <= deaths:
+            raise RuntimeError(words if words == "Kernel died" else "Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(papermill, "execute_notebook", started)
+    if words:
+        with pytest.raises(RuntimeError, match=words):
+            execute("a.ipynb", "b.ipynb", cwd="here")
+    else:
+        execute("a.ipynb", "b.ipynb", cwd="here")
+    assert calls == [("a.ipynb", "b.ipynb", {"cwd": "here"})] * min(3, 1 if words == "Kernel died" else deaths + 1)
