@@ -28,7 +28,6 @@ import numpy as np
 import planted_models
 import pytest
 import torch
-from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 from small_course import small_course  # noqa: F401 - a fixture
@@ -60,9 +59,8 @@ def pytest_unconfigure():
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        # The tests of a file stay together, those of the chain too; the exercises, a third of their time, may go apart.
-        together = "smoke" in item.fixturenames and item.path.stem != "test_exercises"
-        item.add_marker(pytest.mark.xdist_group("smoke" if together else item.path.stem))
+        # Of several processes, one executes the chain; the tests of a file stay together.
+        item.add_marker(pytest.mark.xdist_group("smoke" if "smoke" in item.fixturenames else item.path.stem))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="CUDA is not available on this machine"))
         if "photographs" in item.keywords and not PHOTOGRAPHS.exists():
@@ -230,23 +228,12 @@ def trained(planted, planted_config):
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """The whole chain on profile smoke; tests that change it take a copy. Of several processes, one executes it."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, finished = base / "chain" / "smoke", base / "chain" / "finished"
-    with FileLock(base / "chain.lock"):
-        if not finished.exists():
-            with pytest.MonkeyPatch.context() as patch:
-                patch.delenv("MPLBACKEND")  # executed chapters hold their figures, as they do for everybody
-                assert main(["run", "--profile", "smoke", "--out", str(folder)]) == 0
-            finished.write_text(os.environ["QPM_CACHE"])
+    """The whole chain on profile smoke; tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MPLBACKEND")  # executed chapters hold their figures, as they do for everybody
+        assert main(["run", "--profile", "smoke", "--out", str(folder)]) == 0
     return folder
-
-
-@pytest.fixture
-def chapters_of_the_chain(smoke, monkeypatch):
-    """The cache that holds the chapters of the chain, whichever process executed it."""
-    monkeypatch.setenv("QPM_CACHE", (smoke.parent / "finished").read_text())
 
 
 @pytest.fixture
