@@ -30,8 +30,6 @@ MEASURES = {
     "structural_grounding": "structural grounding",
     "attribute_alignment": "attribute alignment (train)",
 }
-
-
 _UNINFORMED = ("plausibility_chance", "plausibility_centre", "pointing_centre")
 _ON_MASKS = ("plausibility", "pointing", *_UNINFORMED)
 

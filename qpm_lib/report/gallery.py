@@ -1,5 +1,6 @@
 """A gallery of a run: a few small pictures and a page that shows them, for a README or a talk."""
 
+import io
 import logging
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from qpm_lib.data import read_image
 from qpm_lib.model import correct_rows, outputs_of
 from qpm_lib.runs import RunFolder
 
-_WIDTH, _CHAPTERS_PICTURE = 1000, 4
+_WIDTH, _PICTURE = 1000, 3  # the second as the parameter `picture` of chapters 2, 4 and 5
 log = logging.getLogger(__name__)
 
 
@@ -113,19 +114,17 @@ def _chain(run: RunFolder, out: Path) -> Iterator[Exhibit]:
     dataset, backbone = run.dataset(), run.backbone()
     store = run.features(dataset, backbone)
     dense, model = run.load_dense(), run.load_model().with_backbone(backbone)
-    row = int(correct_rows(model, store)[:_CHAPTERS_PICTURE][-1])
+    row = int(correct_rows(model, store)[: _PICTURE + 1][-1])
     batch, picture = torch.tensor([row]), np.asarray(backbone.square(dataset.image(row), 256)) / 255
     many, given = outputs_of(dense, store, batch), model.explain([dataset.image(row)])
     top = np.argsort(-many.vector[0].cpu().numpy(), kind="stable")[:9]
     weight, used = model.class_weight.cpu().numpy(), given.features[0].cpu().numpy()
     colours, (classes, features) = plotting.feature_colours(weight), plotting.class_order(weight)
     heats = np.abs(given.maps[0].cpu().numpy())
-    table = np.ones((*weight.shape, 3))
+    table = np.full((*weight.shape, 3), 0.95)
+    table[int(given.target[0])] = 0.75
     for f, colour in enumerate(colours):
         table[weight[:, f] != 0, f] = np.array(ImageColor.getrgb(colour)) / 255
-    table[weight == 0] = np.where(np.arange(len(weight)) == int(given.target[0]), 0.75, 0.95)[
-        np.nonzero(weight == 0)[0], None
-    ]
     sheets = [
         ("picture", [picture]),
         ("1 tokens", [*plotting.token_colours(store.fetch(batch).patches.float().cpu().numpy())]),
@@ -143,9 +142,9 @@ def _chain(run: RunFolder, out: Path) -> Iterator[Exhibit]:
         ax.set_title(title, fontsize=11, weight="bold")
     plotting.contribution_bars(axes[-1], given.contributions[0].cpu().numpy(), used, colours)
     axes[-1].set_title("5 reasons", fontsize=11, weight="bold")
-    figure.savefig(out / ".chain.png", dpi=100)
-    _save(read_image(out / ".chain.png"), out / "chain.jpg")
-    (out / ".chain.png").unlink()
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=100)
+    _save(Image.open(drawn).convert("RGB"), out / "chain.jpg")
     words = (
         "The picture; its tokens, their main directions as colours; the nine strongest of many features; which class "
         "(row) uses which feature (column), that of the picture on grey; the features of its class, each in its "

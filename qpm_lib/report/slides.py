@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from qpm_lib.report.notebooks import with_mathml
+
 _HIDDEN = "hidden"
 _LEFT_OUT = ("## Set-up", "## Save")
 
@@ -54,8 +56,6 @@ def slides_html(notebook: Path, *, reveal: str | None = None) -> str:
     import nbformat
     from nbconvert import SlidesExporter
     from traitlets.config import Config
-
-    from qpm_lib.report.notebooks import with_mathml
 
     book = nbformat.read(notebook, as_version=4)
     book.cells = slide_cells(book.cells)
