@@ -1,5 +1,6 @@
 """What every chapter offers its reader: quizzes that the chapter itself answers, and a first page that is complete."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_every_chapter_says_where_it_stands():
     names = re.split(r" [→·] (?:beside the chain: )?", lines.pop().removeprefix("*You are here:* "))
     shown = [text.get_text() for text in course_figure(5).axes[0].texts if text.get_weight() == "bold"]
     assert shown == names
+
+
+def test_all_chapters_follow_the_same_bird():
+    chosen = {
+        path.stem: re.findall(r"^picture = (\d+) ", cell.source, re.MULTILINE)
+        for path in NOTEBOOKS
+        for cell in nbformat.read(path, as_version=4).cells
+        if "parameters" in cell.metadata.get("tags", [])
+    }
+    assert sum(map(bool, chosen.values())) >= 6
+    assert set(itertools.chain(*chosen.values())) == {"0"}, chosen
 
 
 def test_the_first_page_lists_all_chapters_and_explains_words_that_they_use():

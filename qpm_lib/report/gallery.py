@@ -18,7 +18,7 @@ from qpm_lib.data import read_image
 from qpm_lib.model import correct_rows, outputs_of
 from qpm_lib.runs import RunFolder
 
-_WIDTH, _PICTURE = 1000, 3  # the second as the parameter `picture` of chapters 2, 4 and 5
+_WIDTH = 1000
 log = logging.getLogger(__name__)
 
 
@@ -114,7 +114,7 @@ def _chain(run: RunFolder, out: Path) -> Iterator[Exhibit]:
     dataset, backbone = run.dataset(), run.backbone()
     store = run.features(dataset, backbone)
     dense, model = run.load_dense(), run.load_model().with_backbone(backbone)
-    row = int(correct_rows(model, store)[: _PICTURE + 1][-1])
+    row = int(correct_rows(model, store)[0])
     batch, picture = torch.tensor([row]), np.asarray(backbone.square(dataset.image(row), 256)) / 255
     many, given = outputs_of(dense, store, batch), model.explain([dataset.image(row)])
     top = np.argsort(-many.vector[0].cpu().numpy(), kind="stable")[:9]

@@ -3,6 +3,7 @@ benchmarks/explorer.py.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import sync_playwright
+
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
@@ -21,8 +25,6 @@ CHROMIUM = next(
 @contextlib.contextmanager
 def chromium():
     """A browser; what its pages complain about is collected in `browser.complaints`."""
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -63,6 +65,9 @@ def served(application, folder, *arguments, log):
         "JUPYTERLAB_SETTINGS_DIR": str(log.parent / "settings"),
     }
     environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(log.parent / "workspaces"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    tracker = log.parent / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    tracker.parent.mkdir(parents=True, exist_ok=True)
+    tracker.write_text(json.dumps({"windowingMode": "none"}))  # draw every cell, not only those on the screen
     with log.open("w") as out:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
         try:
@@ -91,14 +96,17 @@ def served(application, folder, *arguments, log):
 
 def run_all(page, notebook_address):
     """Open a notebook in JupyterLab, run all its cells, and give the explorer in it."""
-    page.set_viewport_size({"width": 1280, "height": 2400})  # JupyterLab draws only cells that are on the screen
     page.goto(notebook_address)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=90_000)
     page.click(".lm-MenuBar-item:has-text('Run')")
     page.click(".lm-Menu-item[data-command='runmenu:run-all']")
     explorer = page.locator(".qpm-explorer").first
-    explorer.locator("img").first.wait_for(timeout=120_000)
+    try:
+        explorer.locator("img").first.wait_for(timeout=120_000)
+    except PlaywrightTimeout as late:
+        late.add_note(f"What the notebook shows instead: {page.locator('.jp-Notebook').inner_text()[-3000:]}")
+        raise
     return explorer
 
 
