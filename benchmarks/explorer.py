@@ -85,7 +85,7 @@ def main() -> None:
     if options.browser:
         in_jupyterlab(options.run.resolve())
         return
-    run = qpm_lib.open_run(options.run, read_json(options.run / "config.json")["profile"])
+    run = qpm_lib.open_run(options.run)
     dataset, backbone = run.dataset(), run.backbone()
     explorer = explore(run.load_model().with_backbone(backbone), dataset, store=run.features(dataset, backbone))
     n_classes, grid = len(dataset.class_names), explorer.store.grid

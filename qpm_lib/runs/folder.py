@@ -112,19 +112,19 @@ class RunFolder(Results):
         return load_run_features(self.config, dataset, backbone)
 
 
-def open_run(path: str | Path, profile: str = "toy") -> RunFolder:
-    """Open a run folder, or make one with the settings of a profile.
+def open_run(path: str | Path, profile: str | None = None) -> RunFolder:
+    """Open a run folder, or make one with the settings of a profile (None: whatever the folder has; toy for a new one).
 
     Raises
     ------
-    ValueError : when the folder belongs to another profile, or its settings cannot be read.
+    ValueError : when the folder belongs to another profile than the one asked for, or its settings cannot be read.
     """
     folder = Path(path).resolve()
     settings = folder / "config.json"
     if not settings.exists():
-        return RunFolder.create(folder, load_profile(profile))
+        return RunFolder.create(folder, load_profile(profile or "toy"))
     config = config_from_dict(read_object(settings))
-    if config.profile != profile:
+    if profile not in (None, config.profile):
         raise ValueError(
             f"{folder} belongs to profile {config.profile!r}, not {profile!r}: choose another run_folder, "
             f"or set profile = {config.profile!r}"

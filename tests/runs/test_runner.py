@@ -208,6 +208,7 @@ def test_results_of_other_settings_are_not_used(tmp_path, trained, planted):
 def test_a_run_folder_remembers_its_settings(tmp_path):
     run = open_run(tmp_path / "a", "smoke")
     assert open_run(tmp_path / "a", "smoke").config == run.config == load_profile("smoke")
+    assert open_run(tmp_path / "a").config == run.config  # whatever it is
     with pytest.raises(ValueError, match="belongs to profile 'smoke', not 'toy'"):
         open_run(tmp_path / "a", "toy")
     (tmp_path / "a" / "config.json").write_text("{")
