@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from qpm_lib.explain.inspection import Inspection, patch_panel
-from qpm_lib.plotting import PALETTE, label_overlay, new_figure, show_images
+from qpm_lib.plotting import label_overlay, new_figure, outlined, show_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,11 +53,8 @@ def cluster_sheet(found: Inspection, read: Sequence[Image.Image], k: int) -> "Fi
 
 
 def marked_sheet(squares: Sequence[Image.Image], marked: Bool[np.ndarray, "m g g"], caption: str) -> "Figure":
-    """Pictures with some of their patches marked, six in a row."""
-    panels = [
-        label_overlay(np.asarray(square), where.astype(int), ("#FFFFFF", PALETTE[3]))
-        for square, where in zip(squares, marked, strict=True)
-    ]
+    """Pictures with a line around some of their patches, six in a row."""
+    panels = [outlined(np.asarray(square), where) for square, where in zip(squares, marked, strict=True)]
     figure = new_figure((9.6, 1.6 * -(-len(panels) // 6) + 0.4))
     show_images(figure.add_subplot(), panels, columns=6, caption=caption)
     return figure

@@ -17,6 +17,7 @@ from qpm_lib.plotting.figures import (
 from qpm_lib.plotting.maps import (
     combined_overlay,
     label_overlay,
+    outlined,
     overlay,
     show_images,
     show_maps,
@@ -42,6 +43,7 @@ __all__ = [
     "framed",
     "label_overlay",
     "new_figure",
+    "outlined",
     "overlay",
     "place_in_words",
     "show_images",

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
+from scipy.ndimage import binary_dilation, binary_erosion
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -88,12 +89,27 @@ def label_overlay(
     example of patches, are enlarged without smoothing.
     """
     grey = 0.2 + 0.7 * (_as_float(image) @ np.array([0.299, 0.587, 0.114]))[..., None]
-    y, x = (np.arange(n) * m // n for n, m in zip(grey.shape[:2], labels.shape, strict=True))
-    big = labels[np.ix_(y, x)]
+    big = _enlarged(labels, grey)
     found = 0.45 * grey + 0.55 * np.array([rgb(colour) for colour in colours])[big]
     found[1:][big[1:] != big[:-1]] = 1
     found[:, 1:][big[:, 1:] != big[:, :-1]] = 1
     return found
+
+
+def outlined(image: Image, marked: Bool[np.ndarray, "rows columns"]) -> Float[np.ndarray, "h w 3"]:
+    """A picture with a line, white in black, around what is marked (patches, or pixels)."""
+    found, big = _as_float(image).copy(), _enlarged(marked, image)
+    for width, ink in ((2, 0.0), (1, 1.0)):
+        found[binary_dilation(big, iterations=width) & ~binary_erosion(big, iterations=width, border_value=1)] = ink
+    return found
+
+
+def _enlarged(
+    small: Shaped[np.ndarray, "rows columns"], image: Shaped[np.ndarray, "h w ..."]
+) -> Shaped[np.ndarray, "h w"]:
+    """To the pixels of a picture, without smoothing."""
+    y, x = (np.arange(n) * m // n for n, m in zip(image.shape[:2], small.shape, strict=True))
+    return small[np.ix_(y, x)]
 
 
 def token_colours(patches: Float[np.ndarray, "images patches dim"]) -> Float[np.ndarray, "images g g 3"]:

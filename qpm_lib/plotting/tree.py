@@ -27,11 +27,12 @@ def class_tree(
     Parameters
     ----------
     features : of every class in the order of their strength, -1 where a path has ended. level : drawn as a dashed
-        line: classes that leave the thick path above it are out. members : classes of the prediction set, in bold.
+        line: classes that leave the thick path above it are out. members : classes of the prediction set, in bold;
+        the features on their paths are numbered.
     """
     order = sorted(range(len(features)), key=lambda c: _first_with(features, predicted, c))
     place, k = {c: x for x, c in enumerate(order)}, features.shape[1]
-    _branches(ax, features, colours, predicted, place)
+    _branches(ax, features, colours, predicted, place, members)
     for c in order:
         depth = int((features[c] >= 0).sum())
         if depth < k:
@@ -55,6 +56,7 @@ def _branches(
     colours: Sequence[str],
     predicted: int,
     place: Mapping[int, int],
+    members: Collection[int],
 ) -> None:
     """Nodes and the lines between them; a node stands above the middle of its classes."""
     nodes: dict[tuple[int, ...], list[int]] = {}
@@ -63,6 +65,7 @@ def _branches(
         for depth in range(len(path) + 1):
             nodes.setdefault(path[:depth], []).append(c)
     centre = {path: float(np.mean([place[c] for c in classes])) for path, classes in nodes.items()}
+    numbered = {path for path, classes in nodes.items() if set(classes) & set(members)}
     own = tuple(f for f in features[predicted].tolist() if f >= 0)
     for path in sorted(nodes, key=lambda path: path == own[: len(path)]):
         on = path == own[: len(path)]
@@ -71,7 +74,7 @@ def _branches(
             ax.plot(*ends, color=_DARK if on else _PALE, linewidth=2.2 if on else 0.9, zorder=2 if on else 1)
             style = {"s": 150 if on else 55, "edgecolors": _DARK if on else _PALE, "zorder": 4 if on else 3}
             ax.scatter(centre[path], len(path), color=colours[path[-1]], **style)
-            if on or len(path) == 1:
+            if on or len(path) == 1 or path in numbered:
                 ax.text(centre[path], len(path), str(path[-1]), ha="center", va="center", fontsize=6, zorder=5)
 
 

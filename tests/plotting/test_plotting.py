@@ -179,3 +179,27 @@ def test_the_picture_of_the_course_marks_one_chapter_and_what_it_stands_on(chapt
     with pytest.raises(ValueError, match=r"chapter \(=14\) must be 1 to 13"):
         plotting.you_are_here(14)
     assert np.asarray(plotting.you_are_here(chapter)).std() > 10
+
+
+def test_a_line_goes_around_what_is_marked_and_hides_nothing_else():
+    picture = np.random.default_rng(0).integers(1, 255, (64, 64, 3), dtype=np.uint8)
+    marked = np.zeros((8, 8), bool)
+    marked[2:4, 3] = marked[7, 0] = True
+    found = plotting.outlined(picture, marked)
+    changed = (found != picture / 255).any(2)
+    assert not changed[18:30, 26:30].any()  # inside
+    assert not changed[:14].any()
+    assert {tuple(ink) for ink in found[changed].round(3)} == {(0, 0, 0), (1, 1, 1)}
+    assert changed[16, 24:32].all()
+    assert changed[56, :8].all()
+    assert not changed[63, 3:5].any()  # a mark at the border is open there
+
+
+def test_a_tree_numbers_the_features_of_what_is_possible():
+    paths = np.array([[4, 1, 3], [4, 1, 2], [0, 5, -1]])
+    figure, ax = plt.subplots()
+    plotting.class_tree(ax, paths, ["a", "b", "c"], [*plotting.PALETTE], predicted=0, level=2, members=[0, 1])
+    words = [text.get_text() for text in ax.texts]
+    plt.close(figure)
+    assert sorted(word for word in words if word.isdigit()) == ["0", "1", "2", "3", "4"]
+    assert {text.get_text() for text in ax.texts if text.get_weight() == "bold"} == {"a", "b"}
