@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Integer, Shaped, UInt8
-from scipy.ndimage import binary_dilation, binary_erosion
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -98,6 +97,8 @@ def label_overlay(
 
 def outlined(image: Image, marked: Bool[np.ndarray, "rows columns"]) -> Float[np.ndarray, "h w 3"]:
     """A picture with a line, white in black, around what is marked (patches, or pixels)."""
+    from scipy.ndimage import binary_dilation, binary_erosion  # takes a while to load
+
     found, big = _as_float(image).copy(), _enlarged(marked, image)
     for width, ink in ((2, 0.0), (1, 1.0)):
         found[binary_dilation(big, iterations=width) & ~binary_erosion(big, iterations=width, border_value=1)] = ink

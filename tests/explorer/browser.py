@@ -21,6 +21,8 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 
+_BEGUN = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => /\\[(\\*|\\d+)\\]/.test(prompt.textContent))"
+
 
 @contextlib.contextmanager
 def chromium():
@@ -99,8 +101,13 @@ def run_all(page, notebook_address):
     page.goto(notebook_address)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=90_000)
-    page.click(".lm-MenuBar-item:has-text('Run')")
-    page.click(".lm-Menu-item[data-command='runmenu:run-all']")
+    for _ in range(4):  # a kernel that is still being connected to drops what it is asked, and no cell gets a number
+        page.keyboard.press("Escape")
+        page.click(".lm-MenuBar-item:has-text('Run')")
+        page.click(".lm-Menu-item[data-command='runmenu:run-all']")
+        with contextlib.suppress(PlaywrightTimeout):
+            page.wait_for_function(_BEGUN, timeout=15_000)
+            break
     explorer = page.locator(".qpm-explorer").first
     try:
         explorer.locator("img").first.wait_for(timeout=120_000)
