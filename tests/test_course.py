@@ -54,7 +54,7 @@ def test_every_chapter_says_where_it_stands():
     assert shown == names
 
 
-def test_all_chapters_follow_the_same_bird():
+def test_all_chapters_choose_the_same_picture():
     chosen = {
         path.stem: re.findall(r"^picture = (\d+) ", cell.source, re.MULTILINE)
         for path in NOTEBOOKS

@@ -1,4 +1,4 @@
-"""The commands of README.md are executed as they stand, on a small run."""
+"""The commands of README.md are executed as they stand, on a small run; comparisons with one picture and method."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding=
 LINES = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)).splitlines()
 COMMANDS = dict.fromkeys(line.partition(" #")[0].strip() for line in LINES if line.startswith("qpm "))
 ELSEWHERE = ("dinov2", "OWNER/NAME", "data.root=", "tcp://")  # weights, a network, a data set, machines
-# Of comparisons one picture: all methods and measures take hours.
+# All methods and measures take hours.
 SMALL = {"compare": ["--pictures", "1", "--models", "qpm", "--methods", "random", "--measures", "form"]}
 
 
