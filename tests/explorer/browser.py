@@ -21,8 +21,6 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 
-_BEGUN = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => /\\[(\\*|\\d+)\\]/.test(prompt.textContent))"
-
 
 @contextlib.contextmanager
 def chromium():
@@ -100,19 +98,17 @@ def run_all(page, notebook_address):
     """Open a notebook in JupyterLab, run all its cells, and give the explorer in it."""
     page.goto(notebook_address)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=90_000)
-    for _ in range(4):  # a kernel that is still being connected to drops what it is asked, and no cell gets a number
-        page.keyboard.press("Escape")
-        page.click(".lm-MenuBar-item:has-text('Run')")
-        page.click(".lm-Menu-item[data-command='runmenu:run-all']")
-        with contextlib.suppress(PlaywrightTimeout):
-            page.wait_for_function(_BEGUN, timeout=15_000)
-            break
+    # The notebook's own indicator says idle before there is a kernel; "run all" would then ask for one, or be dropped.
+    page.wait_for_selector(".jp-StatusBar-Widget :text('| Idle')", timeout=90_000)
+    page.click(".lm-MenuBar-item:has-text('Run')")
+    page.click(".lm-Menu-item[data-command='runmenu:run-all']")
     explorer = page.locator(".qpm-explorer").first
     try:
         explorer.locator("img").first.wait_for(timeout=120_000)
     except PlaywrightTimeout as late:
-        late.add_note(f"What the notebook shows instead: {page.locator('.jp-Notebook').inner_text()[-3000:]}")
+        places = ".jp-Notebook, .jp-Dialog, .jp-StatusBar-Widget, .jp-RenderedText[data-mime-type*=stderr]"
+        shown = page.locator(places).all_inner_texts()
+        late.add_note(f"What JupyterLab shows instead: {[text[-1500:] for text in shown]}")
         raise
     return explorer
 
