@@ -124,6 +124,13 @@ def test_tests_stand_beside_the_rooms():
     assert folders == {*ROOMS, "faults"}  # failures of the machine are nobody's own
 
 
+def test_one_process_executes_the_tests_of_a_group(request):
+    """What they share, the chain above all, is made once; a scheduler that forgets the groups says nothing."""
+    if not hasattr(request.config, "workerinput"):
+        pytest.skip("one process executes everything")
+    assert request.node.nodeid.endswith("@test_house")
+
+
 def code_lines(node):
     """Lines of a function without its documentation."""
     documented = ast.get_docstring(node) is not None

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from conftest import N_CLASSES
@@ -63,8 +65,6 @@ def test_examples_are_correct_predictions_in_descending_order(planted, trained):
 
 def test_a_model_that_is_always_wrong_shows_any_pictures_and_says_so(planted, trained, caplog):
     store, _ = planted
-    import copy
-
     wrong = copy.copy(store)
     wrong.labels = (store.labels + 1) % N_CLASSES
     assert correct_rows(trained[2], store).tolist() == store.rows(train=False).tolist()
