@@ -78,7 +78,8 @@ def test_every_measure_with_holes_orders_planted_maps(case):
     assert pair.low > 0
 
 
-def test_a_second_call_measures_only_what_is_new(case, monkeypatch):
+def test_a_second_call_measures_only_what_is_new(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("QPM_CACHE", str(tmp_path))
     names, taken = ("cdam", "random"), []
     first = compare([case], methods=names, measures=("holes_mean", "cost"), holes=4)
     for unit in comparing.units(case, chosen(None)):
