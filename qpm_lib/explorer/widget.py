@@ -144,11 +144,13 @@ class Explorer(Reasons):
 
     @told
     def _point(self, x: float, y: float) -> None:
-        """Which features fire where the picture was clicked."""
+        """Which features fire where the picture was clicked; drawn once, when everything is set."""
         grid = self.store.grid
-        self.mark.value = True
         self.tabs.selected_index = 2
-        self.column.value, self.line.value = (min(grid - 1, max(0, int(share * grid))) for share in (x, y))
+        set_quietly(self.mark, True, self._blend)
+        for control, share in ((self.column, x), (self.line, y)):
+            set_quietly(control, min(grid - 1, max(0, int(share * grid))), self._look_at_patch)
+        self._look_at_patch()
 
     @told
     def _look_at_patch(self, *_: Any) -> None:

@@ -199,9 +199,12 @@ def clicked(picture, x, y):
     ("x", "y", "column", "row"), [(0.5, 0.26, 8, 4), (0, 1, 0, 15), (1, 0, 15, 0), (-0.01, 1.01, 0, 15)]
 )
 def test_a_click_picks_a_patch(explorer, x, y, column, row):
+    drawn = []
+    explorer.picture.observe(lambda change: drawn.append(change), names="value")
     before = explorer.firing.value
     clicked(explorer.picture, x, y)
     assert (explorer.column.value, explorer.line.value, explorer.mark.value) == (column, row, True)
+    assert len(drawn) == 1  # not once for each control that is set
     assert explorer.tabs.titles[explorer.tabs.selected_index] == "one patch"
     assert explorer.firing.value != before
 
