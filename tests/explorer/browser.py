@@ -20,6 +20,7 @@ from playwright.sync_api import sync_playwright
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
+IDLE = ".jp-StatusBar-Widget :text('| Idle')"  # of JupyterLab: its kernel is connected and has nothing to do
 
 
 @contextlib.contextmanager
@@ -99,7 +100,7 @@ def run_all(page, notebook_address):
     page.goto(notebook_address)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     # The notebook's own indicator says idle before there is a kernel; "run all" would then ask for one, or be dropped.
-    page.wait_for_selector(".jp-StatusBar-Widget :text('| Idle')", timeout=90_000)
+    page.wait_for_selector(IDLE, timeout=90_000)
     page.click(".lm-MenuBar-item:has-text('Run')")
     page.click(".lm-Menu-item[data-command='runmenu:run-all']")
     explorer = page.locator(".qpm-explorer").first

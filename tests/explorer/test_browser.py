@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from qpm_lib.core.artifacts import read_json
 from qpm_lib.runs.chapters import notebooks_folder
@@ -71,7 +72,7 @@ def test_the_explorer_of_the_report(smoke, page):
     data = data_of(page)
     first = data["pictures"][0]
     assert f"Picture {first['row']}:" in page.inner_text("#words")
-    assert page.evaluate("document.getElementById('photo').naturalWidth") > 100
+    page.wait_for_function("document.getElementById('photo').naturalWidth > 100")
     shown = score_of(data, first, first["predicted"])
     assert sum(numbers(page, "#bars .value")) + data["constants"][first["predicted"]] == pytest.approx(shown, abs=0.03)
     assert f"Score {shown:.2f}" in page.inner_text("#total").replace("−", "-")
@@ -248,7 +249,7 @@ def take(page, explorer, file):
 
 
 def changed(page, explorer, before):
-    for _ in range(100):
+    for _ in range(1200):  # a minute: a kernel that is at work answers later
         if source_of(explorer) != before:
             return True
         page.wait_for_timeout(50)
@@ -258,10 +259,11 @@ def changed(page, explorer, before):
 def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
     with look.served("lab", chapter.parent, log=tmp_path / "lab.txt") as address:
         explorer = look.run_all(page, f"{address}/lab/tree/{chapter.name}")
+        page.wait_for_selector(look.IDLE, timeout=120_000)  # the cells below are executed too
         page.wait_for_function("document.querySelectorAll('.jp-Notebook .jp-Cell').length > 5")
         explorer.scroll_into_view_if_needed()
         assert explorer.bounding_box()["width"] <= 1280
-        assert "predicted" in explorer.inner_text()
+        expect(explorer).to_contain_text("predicted", timeout=30_000)
         before = source_of(explorer)
         box = explorer.locator("input[type=checkbox]").first
         box.focus()
@@ -278,20 +280,22 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         page.keyboard.press("ArrowDown")
         page.wait_for_timeout(300)
         assert page.locator(".jp-Notebook .jp-Cell").count() == cells
-        assert shown.evaluate("select => document.activeElement === select && select.selectedIndex === 1")
+        expect(shown).to_be_focused()
+        assert shown.evaluate("select => select.selectedIndex") == 1
         assert all(explorer.locator("img").evaluate_all("images => images.map(i => i.alt && i.title)"))
-        page.wait_for_timeout(500)  # nothing moves any more
+        page.wait_for_timeout(500)
+        page.wait_for_selector(look.IDLE)  # nothing moves any more
         before = source_of(explorer)
         large_picture(explorer).click(position={"x": 440, "y": 10})
         assert changed(page, explorer, before)
-        assert "of its maximum" in explorer.inner_text() or "No feature fires here" in explorer.inner_text()
-        readouts = [text for text in explorer.locator(".widget-readout:visible").all_inner_texts() if text.isdigit()]
-        assert readouts == ["15", "0"]
+        expect(explorer).to_contain_text(re.compile("of its maximum|No feature fires here"), timeout=30_000)
+        patch = explorer.locator(".widget-readout:visible").filter(has_text=re.compile(r"^\d+$"))
+        expect(patch).to_have_text(["15", "0"], timeout=30_000)
         take(
             page, explorer, photograph(tmp_path / "large.png", side=2100)
         )  # noise: more bytes than one message may have
         explorer.locator("text=large.png (2100 x 2100 pixels, 14 MB) was made smaller").wait_for(timeout=30_000)
-        assert "large.png: predicted" in explorer.inner_text()
+        expect(explorer).to_contain_text("large.png: predicted", timeout=30_000)
         Image.new("1", (9000, 6000)).save(tmp_path / "huge.png")  # few bytes, too many pixels
         take(page, explorer, tmp_path / "huge.png")
         explorer.locator(
@@ -322,7 +326,7 @@ def test_the_explorer_as_an_app(chapter, page, tmp_path):
         page.goto(address, timeout=90_000)
         explorer = page.locator(".qpm-explorer").first
         explorer.locator("img").first.wait_for(timeout=120_000)
-        assert "predicted" in explorer.inner_text()
+        expect(explorer).to_contain_text("predicted", timeout=30_000)
         before = source_of(explorer)
         explorer.locator("button:has-text('surprise me')").click()
         assert changed(page, explorer, before)
