@@ -263,7 +263,7 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         page.wait_for_function("document.querySelectorAll('.jp-Notebook .jp-Cell').length > 5")
         explorer.scroll_into_view_if_needed()
         assert explorer.bounding_box()["width"] <= 1280
-        expect(explorer).to_contain_text("predicted", timeout=30_000)
+        expect(explorer).to_contain_text("predicted", use_inner_text=True, timeout=30_000)
         before = source_of(explorer)
         box = explorer.locator("input[type=checkbox]").first
         box.focus()
@@ -288,14 +288,16 @@ def test_the_explorer_in_jupyterlab(chapter, page, tmp_path):
         before = source_of(explorer)
         large_picture(explorer).click(position={"x": 440, "y": 10})
         assert changed(page, explorer, before)
-        expect(explorer).to_contain_text(re.compile("of its maximum|No feature fires here"), timeout=30_000)
+        expect(explorer).to_contain_text(
+            re.compile("of its maximum|No feature fires here"), use_inner_text=True, timeout=30_000
+        )
         patch = explorer.locator(".widget-readout:visible").filter(has_text=re.compile(r"^\d+$"))
         expect(patch).to_have_text(["15", "0"], timeout=30_000)
         take(
             page, explorer, photograph(tmp_path / "large.png", side=2100)
         )  # noise: more bytes than one message may have
         explorer.locator("text=large.png (2100 x 2100 pixels, 14 MB) was made smaller").wait_for(timeout=30_000)
-        expect(explorer).to_contain_text("large.png: predicted", timeout=30_000)
+        expect(explorer).to_contain_text("large.png: predicted", use_inner_text=True, timeout=30_000)
         Image.new("1", (9000, 6000)).save(tmp_path / "huge.png")  # few bytes, too many pixels
         take(page, explorer, tmp_path / "huge.png")
         explorer.locator(
@@ -326,7 +328,7 @@ def test_the_explorer_as_an_app(chapter, page, tmp_path):
         page.goto(address, timeout=90_000)
         explorer = page.locator(".qpm-explorer").first
         explorer.locator("img").first.wait_for(timeout=120_000)
-        expect(explorer).to_contain_text("predicted", timeout=30_000)
+        expect(explorer).to_contain_text("predicted", use_inner_text=True, timeout=30_000)
         before = source_of(explorer)
         explorer.locator("button:has-text('surprise me')").click()
         assert changed(page, explorer, before)
