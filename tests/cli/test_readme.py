@@ -1,4 +1,6 @@
-"""The commands of README.md are executed as they stand, on a small run; comparisons with one picture and method."""
+"""The commands of README.md are executed as they stand, on a small run; comparisons with one picture and method. Those
+that need more than a test has (weights, a network, a data set, machines, a chain of their own) are read only.
+"""
 
 import re
 import shlex
@@ -11,6 +13,9 @@ import torch
 
 import qpm_lib
 from qpm_lib.cli import main
+from qpm_lib.cli.command import parser
+from qpm_lib.cli.output import pairs
+from qpm_lib.core.profiles import load_profile
 
 pytestmark = pytest.mark.chain
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
@@ -44,6 +49,15 @@ def test_a_command_of_the_readme(command, smoke_copy, tmp_path, monkeypatch, cap
         code = end.code
     assert code == 0
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not executed(c)])
+def test_a_command_that_needs_more_is_understood(command):
+    """It is not executed: its options, and the settings that it changes, exist."""
+    arguments = vars(parser().parse_args(shlex.split(command)[1:]))
+    several = [text.partition(",")[0] for text in arguments.get("grid") or []]
+    changed = pairs([*(arguments.get("settings") or []), *several], "--set")
+    assert load_profile(arguments.get("profile", "toy"), **changed).seed == 0
 
 
 def test_the_python_of_the_readme(smoke_copy, tmp_path, monkeypatch):
